@@ -1,0 +1,1 @@
+"""Gradient entanglement: margin objectives, their conditions, and the training runs that test them."""

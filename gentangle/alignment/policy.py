@@ -1,0 +1,131 @@
+"""A small GPT-2 policy of Hugging Face's classes, and the log-probabilities of its responses."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gentangle.alignment.preference import Pair
+from gentangle.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+END_OF_TEXT = "<|endoftext|>"
+
+#: Messages joined as they are. TRL appends an end-of-text token to plain responses but not to
+#: templated ones; with this template a one-token response is one token.
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
+    """Byte-level BPE trained on ``texts``, with one special token that ends and pads."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(
+        texts, vocab_size=vocab_size, min_frequency=2, special_tokens=[END_OF_TEXT], show_progress=False
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, eos_token=END_OF_TEXT, bos_token=END_OF_TEXT, pad_token=END_OF_TEXT
+    )
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    return tokenizer
+
+
+def small_gpt2(
+    tokenizer: "PreTrainedTokenizerFast", *, layers: int, width: int, heads: int, positions: int, seed: int
+) -> "GPT2LMHeadModel":
+    """GPT-2 with random weights drawn from ``seed``; no dropout, so that a forecast and a step see one function."""
+    from transformers import GPT2Config, GPT2LMHeadModel, set_seed
+
+    set_seed(seed)
+    end = tokenizer.eos_token_id
+    shape = {"n_layer": layers, "n_embd": width, "n_head": heads, "n_positions": positions}
+    no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    ends = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape, **no_dropout, **ends))
+
+
+def load_policy(name: str | Path) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]":
+    """Model (float32, safetensors only) and tokenizer from a folder, or by name where a network is.
+
+    Raises:
+        InputError: neither a folder with a model nor a name that could be fetched.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"No model at {str(name)!r} ({reason}): give a folder, or a hub name where a network is."
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    return model, tokenizer
+
+
+def collate(tokenizer: "PreTrainedTokenizerFast", pairs: Sequence[Pair]) -> "dict[str, torch.Tensor]":
+    """A batch as TRL's trainer makes it: the chosen rows, then the rejected rows, padded on the right.
+
+    Keys ``input_ids``, ``attention_mask`` and ``completion_mask`` (1 on the response's tokens), each (2P, T).
+
+    Raises:
+        InputError: a response whose text merges into the prompt's tokens or gives no token.
+    """
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    examples = [
+        {
+            "prompt_ids": tokenizer(pair.prompt)["input_ids"],
+            "chosen_ids": _response_ids(tokenizer, pair.prompt, pair.chosen),
+            "rejected_ids": _response_ids(tokenizer, pair.prompt, pair.rejected),
+        }
+        for pair in pairs
+    ]
+    batch: dict[str, Any] = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)(examples)
+    return batch
+
+
+def _response_ids(tokenizer: "PreTrainedTokenizerFast", prompt: str, response: str) -> list[int]:
+    start, whole = tokenizer(prompt)["input_ids"], tokenizer(prompt + response)["input_ids"]
+    if whole[: len(start)] != start or len(whole) == len(start):
+        raise InputError(
+            f"The response {response[:40]!r} does not begin on a token of its own after the prompt: end the "
+            "prompt before a space and begin the response with it."
+        )
+    return whole[len(start) :]
+
+
+def response_log_probs(model: "torch.nn.Module", batch: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
+    r"""Log-probability of each row's response, :math:`\sum_t \log \pi(y_t \mid x, y_{<t})`, shape (rows,), in nats.
+
+    Args:
+        model: a causal language model of transformers.
+        batch: as :func:`collate` makes it.
+    """
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    log_probs = logits[:, :-1].float().log_softmax(-1)
+    tokens = log_probs.gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
+    return (tokens * batch["completion_mask"][:, 1:]).sum(-1)
+
+
+def each_response_log_prob(model: "torch.nn.Module", batch: "Mapping[str, torch.Tensor]") -> "list[torch.Tensor]":
+    """The same as a list, each from a forward pass of its own row without padding: cheap scalars for the oracle."""
+    values = []
+    for row in range(len(batch["input_ids"])):
+        length = int(batch["attention_mask"][row].sum())
+        values.append(response_log_probs(model, {key: t[row : row + 1, :length] for key, t in batch.items()})[0])
+    return values
+
+
+def to_device(batch: "Mapping[str, torch.Tensor]", device: "str | torch.device") -> "dict[str, torch.Tensor]":
+    """The batch with every tensor on ``device``."""
+    return {key: tensor.to(device) for key, tensor in batch.items()}

@@ -1,0 +1,103 @@
+"""Long runs made from a recipe, and the reduced records that the book draws."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from gentangle.alignment.experiment import make_base, run_config, run_preference
+from gentangle.alignment.recipes import BaseRecipe, PreferenceRecipe
+from gentangle.cache import cache_dir
+from gentangle.errors import InputError
+from gentangle.profiles import profile
+from gentangle.provenance import provenance
+from gentangle.rated_texts import corpus_hash
+from gentangle.runs import RunDirectory, write_record
+
+
+def make_runs(
+    recipe: BaseRecipe | PreferenceRecipe,
+    *,
+    only_form: str | None = None,
+    only_seed: int | None = None,
+    results: Path | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Every run of a recipe, each in a directory of the cache; runs that are whole are not made again.
+
+    Args:
+        recipe: a base policy (saved where ``recipes/tweets.yaml`` looks for it) or preference runs.
+        only_form, only_seed: of a preference recipe, only these.
+        results: folder for the reduced records.
+        overwrite: begin anew where a run is there already.
+
+    Returns:
+        The runs' directories.
+
+    Raises:
+        InputError: a form or seed that the recipe does not have; a directory of another recipe.
+    """
+    torch.set_num_threads(profile().threads)
+    root = cache_dir() / "runs" / recipe.name
+    if isinstance(recipe, BaseRecipe):
+        run = RunDirectory(root, asdict(recipe), overwrite=overwrite)
+        run.write_provenance(provenance(seed=recipe.seed, data=corpus_hash()))
+        if not (run.path / "model").exists():
+            make_base(recipe, run.path / "model")
+        print(f"base policy in {run.path / 'model'}")
+        return [run.path]
+    return [
+        _make_run(recipe, form, seed, root, results, overwrite)
+        for form, seed in tqdm(_wanted(recipe, only_form, only_seed), unit="run", disable=None)
+    ]
+
+
+def _wanted(recipe: PreferenceRecipe, form: str | None, seed: int | None) -> list[tuple[str, int]]:
+    for name, value, known in (("form", form, recipe.forms), ("seed", seed, recipe.seeds)):
+        if value is not None and value not in known:
+            raise InputError(f"The recipe {recipe.name} has no {name} {value!r}, it has {', '.join(map(str, known))}.")
+    return [(f, s) for f, s in recipe.runs() if form in (None, f) and seed in (None, s)]
+
+
+def _make_run(
+    recipe: PreferenceRecipe, form: str, seed: int, root: Path, results: Path | None, overwrite: bool
+) -> Path:
+    device = profile().device
+    run = RunDirectory(root / f"{form}-seed{seed}", run_config(recipe, form, seed), overwrite=overwrite)
+    run.write_provenance(provenance(seed=seed, data=corpus_hash(["tweets"]), device=device))
+    if not (run.path / "model").exists():
+        run_preference(recipe, form, seed, run=run, device=device)
+    print(f"run whole in {run.path}")
+    if results:
+        write_record(results / recipe.name / f"{form}-seed{seed}.json", record(run))
+    return run.path
+
+
+def record(run: RunDirectory) -> dict[str, Any]:
+    """What of a run goes into the repository: provenance, settings, and every measured row."""
+    import json
+
+    config = json.loads((run.path / "config.json").read_text())
+    return {"provenance": run.provenance, "config": config, "rows": run.rows()}
+
+
+def load_record(results: Path, name: str, form: str, seed: int) -> dict[str, Any]:
+    """The reduced record of one run.
+
+    Raises:
+        InputError: there is none; the message says how it is made.
+    """
+    import json
+
+    path = results / name / f"{form}-seed{seed}.json"
+    if not path.exists():
+        raise InputError(f"{path} is missing: `make experiments` makes the records.")
+    return dict(json.loads(path.read_text()))
+
+
+def rows_of(rows: Sequence[Mapping[str, Any]], kind: str, group: str | None = None) -> list[Mapping[str, Any]]:
+    """The rows of a kind, and of a group where one is named."""
+    return [row for row in rows if row["kind"] == kind and group in (None, row.get("group"))]

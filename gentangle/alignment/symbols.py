@@ -1,0 +1,90 @@
+"""The symbols of margin losses, the smooth and kinked functions they use, and how both are typeset.
+
+A symbol's name is a Python identifier (it becomes an argument of the compiled loss); ``LATEX`` holds
+how the book writes it.
+"""
+
+from typing import Any
+
+import sympy as sp
+
+# Log-probabilities in nats, summed over a response's tokens; references are constants of the loss.
+LOGP_CHOSEN, LOGP_REJECTED = sp.symbols("logp_chosen logp_rejected", real=True)
+REF_CHOSEN, REF_REJECTED = sp.symbols("ref_chosen ref_rejected", real=True)
+LEN_CHOSEN, LEN_REJECTED = sp.symbols("len_chosen len_rejected", positive=True)
+MARGIN = sp.Symbol("u", real=True)
+
+BETA, GAMMA, DELTA, LAMBDA, ALPHA = sp.symbols("beta gamma delta lam alpha", real=True)
+
+# The Gram matrix of a pair and what multiplies it.
+CHOSEN_NORM_SQ, REJECTED_NORM_SQ = sp.symbols("chosen_norm_sq rejected_norm_sq", nonnegative=True)
+INNER_PRODUCT = sp.Symbol("inner_product", real=True)
+D_CHOSEN, D_REJECTED = sp.symbols("d_chosen d_rejected", real=True)
+ETA = sp.Symbol("eta", positive=True)
+
+LATEX = {
+    LOGP_CHOSEN: r"\log\pi_w",
+    LOGP_REJECTED: r"\log\pi_l",
+    REF_CHOSEN: r"\log\pi^{\mathrm{ref}}_w",
+    REF_REJECTED: r"\log\pi^{\mathrm{ref}}_l",
+    LEN_CHOSEN: r"|y_w|",
+    LEN_REJECTED: r"|y_l|",
+    MARGIN: "u",
+    BETA: r"\beta",
+    GAMMA: r"\gamma",
+    DELTA: r"\delta",
+    LAMBDA: r"\lambda",
+    ALPHA: r"\alpha",
+    CHOSEN_NORM_SQ: r"\lVert w\rVert^2",
+    REJECTED_NORM_SQ: r"\lVert l\rVert^2",
+    INNER_PRODUCT: r"\langle w,l\rangle",
+    D_CHOSEN: "d_w",
+    D_REJECTED: "d_l",
+    ETA: r"\eta",
+}
+
+
+class sigmoid(sp.Function):
+    r"""Logistic function :math:`\sigma(x) = 1/(1+e^{-x})`, kept whole so that it stays finite at +-1e4."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        x = self.args[0]
+        return sigmoid(x) * sigmoid(-x)
+
+    def _latex(self, printer: Any) -> str:
+        return rf"\sigma\left({printer._print(self.args[0])}\right)"
+
+
+class log_sigmoid(sp.Function):
+    r""":math:`\log\sigma(x)`, kept whole: log(sigmoid(-900)) would be log(0)."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return sigmoid(-self.args[0])
+
+    def _latex(self, printer: Any) -> str:
+        return rf"\log\sigma\left({printer._print(self.args[0])}\right)"
+
+
+class min0(sp.Function):
+    r""":math:`\min(0, x)`; at the kink its derivative is taken to be 0, as torch takes relu's."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return is_negative(self.args[0])
+
+    def _latex(self, printer: Any) -> str:
+        return rf"\min\left(0, {printer._print(self.args[0])}\right)"
+
+
+class is_negative(sp.Function):
+    r"""Indicator :math:`\mathbf{1}[x < 0]`, the derivative of :class:`min0`; its own derivative is 0."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return sp.Integer(0)
+
+    def _latex(self, printer: Any) -> str:
+        return rf"\mathbf{{1}}\left[{printer._print(self.args[0])} < 0\right]"
+
+
+def to_latex(expression: Any) -> str:
+    """LaTeX of a sympy object in the book's symbols."""
+    return sp.latex(expression, symbol_names=LATEX)

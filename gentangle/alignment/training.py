@@ -1,0 +1,229 @@
+"""Language modelling, supervised fine-tuning and preference training, all by TRL's trainers.
+
+Here are only the settings, the checkpoint that survives a kill, and silence: TRL does the training.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from gentangle.alignment.preference import Pair
+from gentangle.alignment.recipes import Stage
+from gentangle.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+COMPLETE = "complete"
+
+
+def language_model(
+    model: "GPT2LMHeadModel", tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str], stage: Stage, **run: Any
+) -> None:
+    """Train ``model`` in place to predict ``texts``; ``run`` as in :func:`preference`."""
+    _supervised(model, tokenizer, [{"text": text} for text in texts], stage, **run)
+
+
+def supervised(
+    model: "GPT2LMHeadModel", tokenizer: "PreTrainedTokenizerFast", pairs: Sequence[Pair], stage: Stage, **run: Any
+) -> None:
+    """Fine-tune ``model`` in place on the chosen responses (loss on the response's tokens only)."""
+    rows = [{"prompt": _message("user", p.prompt), "completion": _message("assistant", p.chosen)} for p in pairs]
+    _supervised(model, tokenizer, rows, stage, **run)
+
+
+def preference(
+    model: "GPT2LMHeadModel",
+    tokenizer: "PreTrainedTokenizerFast",
+    pairs: Sequence[Pair],
+    stage: Stage,
+    *,
+    seed: int,
+    folder: Path | None = None,
+    callbacks: "Sequence[TrainerCallback]" = (),
+    stop_after: int | None = None,
+    reference: "GPT2LMHeadModel | None" = None,
+) -> None:
+    """Train ``model`` in place on preference pairs by TRL's DPOTrainer.
+
+    Args:
+        stage: ``extra`` may hold ``beta``, ``loss_type`` and any other setting of DPOConfig.
+        seed: of the data order; dropout is off.
+        folder: where checkpoints go; a run killed at any step goes on from the last complete one
+            and ends with the same weights. Without it nothing is saved.
+        stop_after: stop after so many steps of the schedule, which itself stays as long as ``stage`` says.
+        reference: the frozen reference; without it TRL copies ``model`` as it is given.
+    """
+    from trl import DPOConfig, DPOTrainer
+
+    rows = [
+        {
+            "prompt": _message("user", p.prompt),
+            "chosen": _message("assistant", p.chosen),
+            "rejected": _message("assistant", p.rejected),
+        }
+        for p in pairs
+    ]
+    _run(DPOTrainer, DPOConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after, ref_model=reference)
+
+
+def _supervised(
+    model: "GPT2LMHeadModel",
+    tokenizer: "PreTrainedTokenizerFast",
+    rows: list[dict[str, Any]],
+    stage: Stage,
+    *,
+    seed: int,
+    folder: Path | None = None,
+    callbacks: "Sequence[TrainerCallback]" = (),
+    stop_after: int | None = None,
+) -> None:
+    from trl import SFTConfig, SFTTrainer
+
+    _run(SFTTrainer, SFTConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after)
+
+
+def _message(role: str, content: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": content}]
+
+
+def _run(
+    trainer_class: Any,
+    config_class: Any,
+    model: Any,
+    tokenizer: Any,
+    rows: list[dict[str, Any]],
+    stage: Stage,
+    seed: int,
+    folder: Path | None,
+    callbacks: "Sequence[TrainerCallback]",
+    stop_after: int | None,
+    **more: Any,
+) -> None:
+    with quiet(), tempfile.TemporaryDirectory() as temporary:
+        from datasets import Dataset
+        from transformers import PrinterCallback
+
+        resume = _last_complete(folder) if folder else None
+        config = config_class(
+            output_dir=str(folder or temporary),
+            max_steps=stage.steps,
+            per_device_train_batch_size=stage.batch_size,
+            learning_rate=stage.learning_rate,
+            lr_scheduler_type=stage.schedule,
+            warmup_steps=stage.warmup_steps,
+            seed=seed,
+            data_seed=seed,
+            bf16=False,
+            gradient_checkpointing=False,  # changes no number; the models here are small
+            save_strategy="steps" if folder else "no",
+            save_steps=stage.save_every,
+            save_total_limit=2,
+            logging_steps=1,
+            report_to=[],
+            disable_tqdm=not os.isatty(2),
+            use_cpu=model.device.type == "cpu",
+            **_known(config_class, stage.extra),
+        )
+        trainer = trainer_class(
+            model=model,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            callbacks=[*callbacks, *_own_callbacks(stop_after)],
+            **more,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+
+
+def _known(config_class: Any, extra: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import fields
+
+    from gentangle.errors import nearest
+
+    names = [f.name for f in fields(config_class)]
+    for name in extra:
+        if name not in names:
+            close = nearest(name, names).split("Known:")[0].strip()
+            raise InputError(f"{config_class.__name__} of TRL has no setting {name!r}. {close}".strip())
+    return extra
+
+
+class LogCallback(TrainerCallback):
+    """Hands TRL's own metrics (``rewards/chosen``, ``logps/chosen``, ...) on, a row a step."""
+
+    NAMES = ("loss", "grad_norm", "learning_rate", "rewards/", "logps/")
+
+    def __init__(self, seen: Any) -> None:
+        self.seen = seen
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Keep the numbers of a step, not the summary at the end."""
+        if "loss" in logs:
+            metrics = {key: float(value) for key, value in logs.items() if key.startswith(self.NAMES)}
+            self.seen({"kind": "log", "step": state.global_step} | metrics)
+
+
+def _own_callbacks(stop_after: int | None) -> list[TrainerCallback]:
+    class MarkComplete(TrainerCallback):
+        """Marks a checkpoint after its last file is written: one killed half-way has no mark."""
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+    class StopAfter(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if stop_after is not None and state.global_step >= stop_after:
+                control.should_training_stop = True
+
+    return [MarkComplete(), StopAfter()]
+
+
+def _last_complete(folder: Path) -> Path | None:
+    """The newest checkpoint that was written whole; half-written ones are removed."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for path in checkpoints:
+        if not (path / COMPLETE).exists():
+            shutil.rmtree(path)
+    whole = [path for path in checkpoints if path.exists()]
+    return whole[-1] if whole else None
+
+
+def last_step(folder: Path) -> int:
+    """Step of the newest complete checkpoint in ``folder``, 0 where there is none."""
+    newest = _last_complete(folder)
+    return int(newest.name.split("-")[1]) if newest else 0
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No bars, notices or warnings of the training libraries: what matters is in the metrics."""
+    import warnings
+
+    import datasets
+    import transformers
+
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    loggers = [logging.getLogger(name) for name in ("trl", "accelerate", "datasets", "torch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

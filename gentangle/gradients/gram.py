@@ -1,0 +1,52 @@
+"""The one object of the book: the Gram matrix of the gradients of a model's scalars."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gentangle.errors import InputError, nearest
+from gentangle.gradients.oracle import inner_products, jacobian
+
+if TYPE_CHECKING:
+    import torch
+
+    from gentangle.gradients.oracle import Scalars
+
+METHODS = ("oracle",)
+
+
+def gram(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "oracle") -> np.ndarray:
+    r"""Gram matrix of gradients, :math:`G_{ij} = \langle \nabla_\theta s_i, \nabla_\theta s_j \rangle`.
+
+    The scalars may be log-probabilities of responses or of tokens (alignment) or losses of domains
+    (domain generalisation); both papers are readings of this matrix.
+
+    Args:
+        model: any torch module; the gradient runs over its parameters that require one.
+        scalars: function of the model that returns s, shape (n,), in the unit of the user's choice
+            (nats for log-probabilities).
+        method: ``"oracle"``, one backward pass a scalar: n passes and n times the parameters in memory.
+
+    Returns:
+        Array of shape (n, n), float64, symmetric and positive semi-definite up to rounding.
+
+    Raises:
+        InputError: no parameter requires a gradient, the scalars are not a finite vector that
+            depends on them, or the method is unknown.
+
+    Source: Yuan et al., arXiv 2410.13828 (n = 2, log-probabilities); Shi et al., arXiv 2104.09937 (domains).
+
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> inputs = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    >>> gram(model, lambda m: m(inputs)[:, 0]).tolist()
+    [[1.0, 1.0], [1.0, 2.0]]
+    """
+    return sum(gram_by_parameter(model, scalars, method=method).values())
+
+
+def gram_by_parameter(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "oracle") -> dict[str, np.ndarray]:
+    """Each parameter's share of :func:`gram`, shape (n, n); the shares add up to the whole."""
+    if method not in METHODS:
+        raise InputError(f"Unknown method {method!r} for the Gram matrix. {nearest(method, METHODS)}")
+    return inner_products(jacobian(model, scalars))

@@ -1,0 +1,106 @@
+"""One directory a long run: config.json, provenance.json, metrics.jsonl, and the record made of them."""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gentangle.atomic import write_atomic, write_json
+from gentangle.errors import InputError
+
+RECORD_LIMIT = 200_000
+
+
+class RunDirectory:
+    """Directory of a run that can be killed at any time and started again.
+
+    Args:
+        path: the directory.
+        config: everything that decides the run's numbers; kept as config.json.
+        overwrite: remove what an earlier run left there.
+
+    Raises:
+        InputError: the directory holds a run of another config.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        self.path = path
+        if overwrite and path.exists():
+            shutil.rmtree(path)
+        kept = path / "config.json"
+        if kept.exists() and json.loads(kept.read_text()) != json.loads(json.dumps(config)):
+            raise InputError(
+                f"{path} holds a run of another recipe: give --overwrite to replace it, or rename the recipe."
+            )
+        if not kept.exists():
+            write_json(kept, config)
+
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+        """Keep the provenance of the run's start."""
+        if not (self.path / "provenance.json").exists():
+            write_json(self.path / "provenance.json", provenance)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What :meth:`write_provenance` kept."""
+        return dict(json.loads((self.path / "provenance.json").read_text()))
+
+    @property
+    def metrics(self) -> Path:
+        """The run's metrics, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row; :meth:`keep` mends a line that a kill cut short."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every whole row."""
+        if not self.metrics.exists():
+            return []
+        rows = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # the last line of a killed run
+        return rows
+
+    def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Keep only the rows that are ``wanted``: before a run goes on, those up to its checkpoint."""
+        kept = [json.dumps(row, allow_nan=False) + "\n" for row in self.rows() if wanted(row)]
+        write_atomic(self.metrics, "".join(kept))
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> Path:
+    """Write a run's reduced record: floats to five significant digits, at most ``RECORD_LIMIT`` bytes.
+
+    Raises:
+        InputError: the record is larger; reduce what it holds.
+    """
+    text = json.dumps(rounded(record), sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n"
+    if len(text) > RECORD_LIMIT:
+        raise InputError(
+            f"The record {path.name} has {len(text)} bytes, at most {RECORD_LIMIT} are kept in the repository."
+        )
+    return write_atomic(path, text)
+
+
+def rounded(value: Any, digits: int = 5) -> Any:
+    """``value`` with every float to ``digits`` significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
+    return value
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
