@@ -133,7 +133,7 @@ def case(changes: Any) -> np.ndarray:
 
 
 def cosine(gram: Any) -> np.ndarray:
-    r"""Cosine of the two gradients, :math:`\langle w,l\rangle / (\lVert w\rVert \lVert l\rVert)`, shape (...); NaN if a norm is 0."""
+    r"""Cosine :math:`\langle w,l\rangle / (\lVert w\rVert \lVert l\rVert)`, shape (...); NaN where a norm is 0."""
     matrix = _pair_gram(gram)
     with np.errstate(invalid="ignore", divide="ignore"):
         return matrix[..., 0, 1] / np.sqrt(matrix[..., 0, 0] * matrix[..., 1, 1])
@@ -157,7 +157,7 @@ def pair_blocks(gram: Any) -> np.ndarray:
     matrix = np.asarray(gram, dtype=float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] % 2:
         raise InputError(
-            f"A Gram matrix of shape {matrix.shape} is no batch of pairs, expected (2P, 2P): chosen rows, then rejected."
+            f"A Gram matrix of shape {matrix.shape} is no batch of pairs: it takes (2P, 2P), chosen rows first."
         )
     pairs = np.arange(matrix.shape[0] // 2)
     rows = np.stack([pairs, pairs + len(pairs)], axis=-1)

@@ -1,5 +1,6 @@
 """The tweets experiment: a base policy, fine-tuning on one form, preference training, and what is measured."""
 
+import copy
 import os
 import shutil
 from collections.abc import Sequence
@@ -95,7 +96,7 @@ def run_preference(
             run.add(row)
 
     model, tokenizer = _fine_tuned(recipe, train, held_out, texts, seed, run, device, seen)
-    reference = load_copy(model)
+    reference = copy.deepcopy(model).eval().requires_grad_(False)
     folder = run.path / "preference" if run else None
     if run and folder:
         reached = training.last_step(folder)
@@ -110,7 +111,15 @@ def run_preference(
         training.LogCallback(seen),
     ]
     training.preference(
-        model, tokenizer, train, recipe.preference, seed=seed, folder=folder, callbacks=callbacks, stop_after=stop_after
+        model,
+        tokenizer,
+        train,
+        recipe.preference,
+        seed=seed,
+        folder=folder,
+        callbacks=callbacks,
+        stop_after=stop_after,
+        reference=reference,
     )
     if run:
         _save(model, tokenizer, run.path / "model")
@@ -140,13 +149,6 @@ def majority(texts: Sequence[RatedText]) -> float:
     """Accuracy of always giving the commoner sentiment."""
     positive = sum(text.rating > 0 for text in texts) / len(texts)
     return max(positive, 1 - positive)
-
-
-def load_copy(model: "GPT2LMHeadModel") -> "GPT2LMHeadModel":
-    """A frozen copy, as the reference policy."""
-    import copy
-
-    return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def run_config(recipe: PreferenceRecipe, form: str, seed: int) -> dict[str, Any]:

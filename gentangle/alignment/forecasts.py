@@ -21,7 +21,7 @@ from gentangle.alignment.conditions import first_order_changes, pair_blocks
 from gentangle.alignment.objectives import Objective
 from gentangle.alignment.policy import each_response_log_prob, response_log_probs
 from gentangle.errors import InputError
-from gentangle.gradients.oracle import inner_products, jacobian
+from gentangle.gradients.oracle import inner_products, jacobian, whole
 from gentangle.gradients.step import parameter_step, sgd_forecast, snapshot, step_forecast
 
 FORECASTS = ("pair", "batch", "step")
@@ -84,7 +84,7 @@ class ForecastCallback(TrainerCallback):
         batch, hook = self._batch, self._hook
         hook.remove()  # the forward passes below are not the trainer's
         self._gradients = jacobian(model, lambda m: each_response_log_prob(m, batch))
-        self._gram = sum(inner_products(self._gradients).values())
+        self._gram = whole(inner_products(self._gradients))
         with torch.no_grad():
             self._before = response_log_probs(model, batch).double()
             reference = response_log_probs(self.reference, batch).double()
@@ -116,7 +116,7 @@ class ForecastCallback(TrainerCallback):
 
     @staticmethod
     def row(step: int, gram: np.ndarray, forecasts: Mapping[str, np.ndarray], measured: np.ndarray) -> dict[str, Any]:
-        """One measured step: the P pairs' squared norms and inner products, forecasts and measured change (2P each, chosen first)."""
+        """One measured step: norms and inner products of P pairs; forecasts and measured changes, 2P, chosen first."""
         blocks = pair_blocks(gram)
         return {
             "kind": "forecast",
@@ -136,7 +136,7 @@ def loss_slopes(
     completion_mask: torch.Tensor,
     hyperparameters: Mapping[str, float],
 ) -> np.ndarray:
-    r"""Slopes :math:`c_i = \partial L / \partial \log\pi_i` of the batch's mean loss, shape (2P,): chosen rows, then rejected."""
+    r"""Slopes :math:`c_i = \partial L / \partial \log\pi_i` of the batch's mean loss, (2P,), chosen rows first."""
     (chosen, rejected), (ref_chosen, ref_rejected) = log_probs.chunk(2), reference.chunk(2)
     len_chosen, len_rejected = completion_mask.sum(-1).double().chunk(2)
     given = {

@@ -4,6 +4,7 @@ A symbol's name is a Python identifier (it becomes an argument of the compiled l
 how the book writes it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import sympy as sp
@@ -85,6 +86,6 @@ class is_negative(sp.Function):
         return rf"\mathbf{{1}}\left[{printer._print(self.args[0])} < 0\right]"
 
 
-def to_latex(expression: Any) -> str:
-    """LaTeX of a sympy object in the book's symbols."""
-    return sp.latex(expression, symbol_names=LATEX)
+def to_latex(expression: Any, symbols: Mapping[sp.Symbol, str] | None = None) -> str:
+    """LaTeX of a sympy object in the book's symbols, and in ``symbols`` where it has others."""
+    return str(sp.latex(expression, symbol_names=LATEX | dict(symbols or {})))

@@ -1,13 +1,14 @@
 """The paper's figure: log-probabilities and the Gram matrix of fixed pairs, followed through training."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from gentangle.alignment.conditions import case, first_order_changes, pair_blocks
+from gentangle.alignment.conditions import case, first_order_changes
 from gentangle.alignment.policy import collate, each_response_log_prob, response_log_probs, to_device
 from gentangle.alignment.preference import Pair
 from gentangle.gradients.gram import gram
@@ -67,7 +68,7 @@ def look(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], gram_pairs: 
     blocks = []
     for i in range(min(gram_pairs, pairs)):
         pair = {key: tensor[[i, i + pairs]] for key, tensor in batch.items()}
-        blocks.append(pair_blocks(gram(model, lambda m, pair=pair: each_response_log_prob(m, pair)))[0])
+        blocks.append(gram(model, partial(each_response_log_prob, batch=pair)))
     matrices = np.array(blocks)
     return {
         "chosen": chosen.tolist(),

@@ -59,8 +59,12 @@ def preference(
         folder: where checkpoints go; a run killed at any step goes on from the last complete one
             and ends with the same weights. Without it nothing is saved.
         stop_after: stop after so many steps of the schedule, which itself stays as long as ``stage`` says.
-        reference: the frozen reference; without it TRL copies ``model`` as it is given.
+        reference: the frozen reference; without it ``model`` as it is given. (Left to itself TRL 1.16
+            loads the reference anew from the folder or name that ``model`` was loaded from: after
+            fine-tuning in memory that is the policy *before* fine-tuning.)
     """
+    import copy
+
     from trl import DPOConfig, DPOTrainer
 
     rows = [
@@ -71,7 +75,8 @@ def preference(
         }
         for p in pairs
     ]
-    _run(DPOTrainer, DPOConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after, ref_model=reference)
+    frozen = reference if reference is not None else copy.deepcopy(model).requires_grad_(False)
+    _run(DPOTrainer, DPOConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after, ref_model=frozen)
 
 
 def _supervised(

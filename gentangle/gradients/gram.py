@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gentangle.errors import InputError, nearest
-from gentangle.gradients.oracle import inner_products, jacobian
+from gentangle.gradients.oracle import inner_products, jacobian, whole
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ def gram(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "oracle"
     >>> gram(model, lambda m: m(inputs)[:, 0]).tolist()
     [[1.0, 1.0], [1.0, 2.0]]
     """
-    return sum(gram_by_parameter(model, scalars, method=method).values())
+    return whole(gram_by_parameter(model, scalars, method=method))
 
 
 def gram_by_parameter(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "oracle") -> dict[str, np.ndarray]:

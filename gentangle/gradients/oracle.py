@@ -32,7 +32,7 @@ def trainable_parameters(model: "torch.nn.Module") -> "dict[str, torch.nn.Parame
 
 
 def evaluate_scalars(model: "torch.nn.Module", scalars: "Scalars") -> "list[torch.Tensor]":
-    """``scalars(model)`` as a list of 0-dimensional tensors, after a check that each is finite and depends on the model.
+    """``scalars(model)`` as a list of scalar tensors, each checked to be finite and to depend on the model.
 
     Raises:
         InputError: it is neither a tensor of shape (n,) nor a sequence of n scalars, n >= 1; a
@@ -96,3 +96,8 @@ def inner_products(gradients: "Mapping[str, torch.Tensor]") -> dict[str, np.ndar
         double = rows.double()
         shares[name] = (double @ double.T).cpu().numpy()
     return shares
+
+
+def whole(shares: "Mapping[str, np.ndarray]") -> np.ndarray:
+    """The sum of the parameters' shares."""
+    return np.sum(list(shares.values()), axis=0)

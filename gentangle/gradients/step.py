@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gentangle.errors import InputError
-from gentangle.gradients.oracle import jacobian, trainable_parameters
+from gentangle.gradients.oracle import jacobian, trainable_parameters, whole
 
 if TYPE_CHECKING:
     import torch
-
 
 
 def snapshot(model: "torch.nn.Module") -> "dict[str, torch.Tensor]":
@@ -44,7 +43,7 @@ def step_forecast(gradients: "Mapping[str, torch.Tensor]", step: "Mapping[str, t
     if gradients.keys() != step.keys():
         odd = sorted(gradients.keys() ^ step.keys())
         raise InputError(f"Gradients and step differ in their parameters ({', '.join(odd[:3])}).")
-    return sum((rows.double() @ step[name].flatten()).cpu().numpy() for name, rows in gradients.items())
+    return whole({name: (rows.double() @ step[name].flatten()).cpu().numpy() for name, rows in gradients.items()})
 
 
 def sgd_forecast(gram: np.ndarray, loss_slopes: np.ndarray, eta: float) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""What the book shows: figures, formulas, widgets, and the ledger of claims."""

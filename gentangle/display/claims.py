@@ -1,0 +1,115 @@
+"""The claims ledger: each claim of the two papers, what was expected, what was measured, and the test that decides."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gentangle.atomic import write_atomic
+from gentangle.errors import InputError, nearest
+from gentangle.settings import build
+
+STATUSES = ("reproduced", "reproduced in part", "differs", "not run")
+PAPERS = {"2410.13828": "gradient entanglement", "2104.09937": "gradient matching"}
+LEDGER = Path("book/claims.yml")
+
+_HEAD = """\
+# The claims of the two papers, one a row. Written by hand: id, statement, paper, place, expected, command, test.
+# Written by runs (gentangle.display.claims.record_measurement): measured, status, profile, date, hardware.
+# status: reproduced | reproduced in part | differs | not run
+"""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of one of the papers.
+
+    Attributes:
+        id: short name, unique in the ledger.
+        statement: the claim in our words.
+        paper: arXiv number.
+        place: where in the paper.
+        expected: what the claim says one will measure.
+        test: the test that decides, ``tests/file.py::name``.
+        command: what makes the measurement.
+        measured: what was measured here, or nothing yet.
+        status: one of ``STATUSES``.
+        profile, date, hardware: of the measurement.
+    """
+
+    id: str
+    statement: str
+    paper: str
+    place: str
+    expected: str
+    test: str
+    command: str
+    measured: str = ""
+    status: str = "not run"
+    profile: str = ""
+    date: str = ""
+    hardware: str = ""
+
+
+def load_claims(path: str | Path = LEDGER) -> list[Claim]:
+    """Every claim of the ledger.
+
+    Raises:
+        InputError: no such file, a misspelt key, a status or paper that does not exist, an id twice.
+    """
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read the ledger {path} ({error.strerror}): run from the project's root.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(given, list):
+        raise InputError(f"{path} holds {type(given).__name__}, expected a list of claims.")
+    claims = [build(Claim, row, f"{path}, claim {number}") for number, row in enumerate(given, 1)]
+    seen: set[str] = set()
+    for claim in claims:
+        if claim.status not in STATUSES:
+            raise InputError(f"{path}: {claim.id} has status {claim.status!r}. {nearest(claim.status, STATUSES)}")
+        if claim.paper not in PAPERS:
+            raise InputError(f"{path}: {claim.id} names paper {claim.paper!r}. {nearest(claim.paper, PAPERS)}")
+        if claim.id in seen:
+            raise InputError(f"{path}: the id {claim.id!r} stands twice: give each claim its own.")
+        seen.add(claim.id)
+    return claims
+
+
+def record_measurement(
+    claim_id: str, *, measured: str, status: str, provenance: Mapping[str, Any], path: str | Path = LEDGER
+) -> None:
+    """Write what a run measured into the ledger.
+
+    Args:
+        claim_id: of the claim that the run decides.
+        measured: the figure, with its unit.
+        status: one of ``STATUSES``.
+        provenance: as :func:`gentangle.provenance.provenance` gives it.
+        path: the ledger; it is replaced whole.
+
+    Raises:
+        InputError: no such claim or status.
+    """
+    claims = {claim.id: claim for claim in load_claims(path)}
+    if claim_id not in claims:
+        raise InputError(f"The ledger has no claim {claim_id!r}. {nearest(claim_id, claims)}")
+    if status not in STATUSES:
+        raise InputError(f"Unknown status {status!r}. {nearest(status, STATUSES)}")
+    claims[claim_id] = Claim(
+        **{
+            **asdict(claims[claim_id]),
+            "measured": measured,
+            "status": status,
+            "profile": str(provenance["profile"]),
+            "date": str(provenance["date"]),
+            "hardware": f"{provenance['device']}, {provenance['processor']}",
+        }
+    )
+    names = [f.name for f in fields(Claim)]
+    rows = [{name: value for name in names if (value := getattr(claim, name))} for claim in claims.values()]
+    write_atomic(path, _HEAD + yaml.safe_dump(rows, sort_keys=False, allow_unicode=True, width=110))

@@ -1,0 +1,71 @@
+"""A widget of the book: alive in a notebook through anywidget, alive in the built page without a kernel.
+
+The built page prefers the ``text/html`` of a widget's output: a mount element that carries the state and holds a
+static picture. There ``static_loader.js`` mounts the same ES module that a live kernel uses; where no script runs
+(a printout, GitHub's notebook view) the picture stays.
+"""
+
+import html
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import anywidget
+
+HERE = Path(__file__).parent
+LOADER, STYLE = "static_loader.js", "widgets.css"
+
+
+class BookWidget(anywidget.AnyWidget):
+    """Base class: a subclass sets ``module`` and ``_esm``, declares synced traits and draws its ``picture``."""
+
+    #: Stem of the ES module's file; the mount element names it.
+    module = ""
+    #: Names of the traits that make up the state, in the order in which the picture's sentence uses them.
+    state_names: tuple[str, ...] = ()
+    _css = HERE / STYLE
+
+    def state(self) -> dict[str, Any]:
+        """The state that the static page starts from, by trait."""
+        return {name: getattr(self, name) for name in self.state_names}
+
+    def picture(self) -> str:
+        """Static HTML of the state, for where no script runs: an inline SVG with its text, and a sentence."""
+        raise NotImplementedError
+
+    def static_html(self) -> str:
+        """The mount element: module's name, state as JSON, picture inside. The same state gives the same bytes."""
+        state = html.escape(json.dumps(self.state()), quote=True)
+        module = html.escape(self.module, quote=True)
+        return f'<div class="gt-mount" data-widget="{module}" data-state="{state}">{self.picture()}</div>'
+
+    def __repr__(self) -> str:
+        # No address and no model id: stored notebooks stay the same from run to run.
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.state().items())
+        return f"{type(self).__name__}({arguments})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        return {**data, "text/html": self.static_html()}, metadata
+
+
+def static_files(modules: Iterable[str]) -> dict[str, str]:
+    """Text by file name of what a static page needs to mount ``modules``: their sources, the loader, the style.
+
+    A page opened from ``file://`` may import no module, so each source is a classic script that registers the
+    module's text, and the loader imports that text as a blob.
+    """
+    files = {source_name(module): _registration(module) for module in sorted(set(modules))}
+    return files | {name: (HERE / name).read_text("utf-8") for name in (LOADER, STYLE)}
+
+
+def source_name(module: str) -> str:
+    """File name of the classic script that registers a module's text."""
+    return f"{module}.source.js"
+
+
+def _registration(module: str) -> str:
+    text = json.dumps((HERE / f"{module}.js").read_text("utf-8"))
+    return f"(window.gentangleSources = window.gentangleSources || {{}})[{json.dumps(module)}] = {text};\n"

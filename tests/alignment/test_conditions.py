@@ -1,0 +1,114 @@
+"""First-order changes, the two conditions, the cases, and that the fourth never happens."""
+
+import numpy as np
+import pytest
+import sympy as sp
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import gentangle as g
+from gentangle.alignment import coupling
+from gentangle.alignment.conditions import BOTH_DOWN, BOTH_UP, CASES, INTENDED, REVERSED
+from gentangle.alignment.symbols import CHOSEN_NORM_SQ, D_CHOSEN, D_REJECTED, ETA, INNER_PRODUCT, REJECTED_NORM_SQ
+
+vector = st.lists(st.floats(-5, 5), min_size=4, max_size=4).map(np.array)
+slope = st.floats(0.01, 10)
+
+
+def gram_of(w, l):
+    rows = np.stack([w, l])
+    return rows @ rows.T
+
+
+@given(w=vector, l=vector, d_w=st.floats(-5, 5), d_l=st.floats(-5, 5), eta=st.floats(1e-3, 1))
+@settings(max_examples=200, deadline=None)
+def test_first_order_changes_are_exact_for_linear_log_probabilities(w, l, d_w, d_l, eta):
+    """theta moves by eta (d_w w - d_l l); a linear log pi then changes by its gradient times that."""
+    step = eta * (d_w * w - d_l * l)
+    found = g.first_order_changes(gram_of(w, l), d_w, d_l, eta)
+    np.testing.assert_allclose(found, [w @ step, l @ step], rtol=1e-9, atol=1e-9)
+
+
+@given(w=vector, l=vector, d_w=slope, d_l=slope)
+@settings(max_examples=200, deadline=None)
+def test_conditions_are_those_of_the_paper(w, l, d_w, d_l):
+    inner, w_sq, l_sq = w @ l, w @ w, l @ l
+    slack = 1e-9 * (1 + w_sq + l_sq)  # rounding decides ties, the formula does not
+    assume(abs(d_w * w_sq - d_l * inner) > slack)
+    assume(abs(d_l * l_sq - d_w * inner) > slack)
+    chosen_ok, rejected_ok = g.conditions_hold(gram_of(w, l), d_w, d_l)
+    assert chosen_ok == (inner <= d_w / d_l * w_sq)
+    assert rejected_ok == (inner <= d_l / d_w * l_sq)
+
+
+@given(w=vector, l=vector, d_w=slope, d_l=slope)
+@settings(max_examples=300, deadline=None)
+def test_the_fourth_case_never_happens(w, l, d_w, d_l):
+    changes = g.first_order_changes(gram_of(w, l), d_w, d_l)
+    assume(np.abs(changes).max() > 1e-9)
+    near_zero = np.abs(changes) < 1e-9 * (1 + np.abs(changes).max())
+    assert g.case(np.where(near_zero, 0, changes)) != REVERSED
+
+
+def test_the_fourth_case_needs_slopes_of_one_sign():
+    """A counterexample to the hypothesis dropped: IPO past its target has negative slopes and moves both the wrong way."""
+    assert g.case(g.first_order_changes(np.eye(2), -1.0, -1.0)) == REVERSED
+
+
+def test_the_loss_decreases_by_eta_times_the_updates_squared_norm():
+    assert sp.simplify(coupling.LOSS_DECREASE - ETA * coupling.UPDATE_NORM_SQ) == 0
+    w, l = sp.symbols("w l", real=True)
+    one_dimension = {CHOSEN_NORM_SQ: w**2, REJECTED_NORM_SQ: l**2, INNER_PRODUCT: w * l}
+    assert sp.factor(coupling.UPDATE_NORM_SQ.subs(one_dimension)) == sp.factor((D_CHOSEN * w - D_REJECTED * l) ** 2)
+
+
+def test_worked_example_of_the_paper():
+    changes = g.first_order_changes([[1, 2], [2, 4]])
+    np.testing.assert_array_equal(changes, [-1, -2])
+    assert g.case(changes) == BOTH_DOWN
+    assert changes[0] - changes[1] == 1  # the margin grows all the same
+
+
+def test_each_of_the_three_cases_occurs():
+    examples = {INTENDED: [[1, 0], [0, 1]], BOTH_UP: [[4, 2], [2, 1.5]], BOTH_DOWN: [[1, 2], [2, 5]]}
+    assert set(examples) == set(CASES)
+    for name, matrix in examples.items():
+        assert g.case(g.first_order_changes(matrix)) == name
+
+
+@given(w=vector, l=vector, c_w=st.floats(-5, -0.01), c_l=st.floats(0.01, 5))
+@settings(max_examples=100, deadline=None)
+def test_the_scaled_gram_needs_no_formula_for_the_loss(w, l, c_w, c_l):
+    matrix = gram_of(w, l)
+    from_scaled = g.changes_from_scaled(g.scaled_gram(matrix, [c_w, c_l]), [c_w, c_l], 0.5)
+    np.testing.assert_allclose(from_scaled, g.first_order_changes(matrix, -c_w, c_l, 0.5), rtol=1e-9, atol=1e-9)
+
+
+def test_readings_take_a_batch_of_pairs():
+    rows = np.random.default_rng(0).normal(size=(6, 9))  # three chosen, then three rejected
+    blocks = g.pair_blocks(rows @ rows.T)
+    assert blocks.shape == (3, 2, 2)
+    np.testing.assert_allclose(blocks[1], gram_of(rows[1], rows[4]))
+    cosines = [w @ l / np.linalg.norm(w) / np.linalg.norm(l) for w, l in zip(rows[:3], rows[3:], strict=True)]
+    np.testing.assert_allclose(g.cosine(blocks), cosines)
+    ratios = g.normalised_inner_products(blocks)
+    np.testing.assert_allclose(ratios[2], [rows[2] @ rows[5] / (r @ r) for r in (rows[2], rows[5])])
+    assert g.first_order_changes(blocks, np.ones(3), 2.0).shape == (3, 2)
+
+
+BAD = {
+    "three rows": (lambda: g.first_order_changes(np.eye(3)), r"shape \(\.\.\., 2, 2\)"),
+    "NaN": (lambda: g.cosine([[np.nan, 0], [0, 1]]), "NaN or infinite"),
+    "not symmetric": (lambda: g.cosine([[1, 0.5], [0, 1]]), "not symmetric"),
+    "odd batch": (lambda: g.pair_blocks(np.eye(3)), r"it takes \(2P, 2P\)"),
+    "a slope of zero": (lambda: g.changes_from_scaled(np.eye(2), [0.0, 1.0]), "has lost that row"),
+    "one slope": (lambda: g.changes_from_scaled(np.eye(2), [1.0]), r"expected \(\.\.\., 2\)"),
+    "one change": (lambda: g.case([1.0]), r"expected \(\.\.\., 2\)"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_clear_error(name):
+    call, message = BAD[name]
+    with pytest.raises(g.InputError, match=message):
+        call()

@@ -1,0 +1,55 @@
+"""Recipes: the committed ones load, and a mistake in one is named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gentangle import InputError
+from gentangle.alignment.recipes import BaseRecipe, PreferenceRecipe, load_recipe, recipe_from
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def given():
+    return yaml.safe_load((RECIPES / "tweets.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_committed_recipe_loads(path):
+    assert load_recipe(path).name == path.stem
+
+
+def test_both_tweets_recipes_hold_the_same_tweets_out():
+    base, preference = load_recipe(RECIPES / "tweets_base.yaml"), load_recipe(RECIPES / "tweets.yaml")
+    assert isinstance(base, BaseRecipe)
+    assert isinstance(preference, PreferenceRecipe)
+    assert base.held_out == preference.held_out
+
+
+MISTAKES = {
+    "misspelt key": ({"seedz": [0]}, "unknown key 'seedz'. Did you mean 'seeds'"),
+    "misspelt key in a part": ({"supervised": {"stepz": 3}}, "supervised: unknown key 'stepz'. Did you mean 'steps'"),
+    "unknown form": ({"forms": ["one-tokn"]}, "unknown form 'one-tokn'. Did you mean 'one-token'"),
+    "unknown objective": ({"objective": "dppo"}, "Unknown objective 'dppo'. Did you mean"),
+    "unknown kind": ({"kind": "preferences"}, "kind is 'preferences'. Did you mean 'preference'"),
+    "a number as text": ({"supervised": {"steps": 3, "batch_size": 4, "learning_rate": "5e-4"}}, "write 5.0e-4"),
+    "not a list": ({"seeds": 3}, "seeds is 3, expected a list"),
+    "negative": ({"held_out": -1}, "held_out is -1"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_one_clear_error(name):
+    change, message = MISTAKES[name]
+    with pytest.raises(InputError) as error:
+        recipe_from(given() | change, "r.yaml")
+    assert message in str(error.value)
+    assert str(error.value).startswith("r.yaml") or name == "unknown objective"
+
+
+def test_a_missing_key_is_named():
+    recipe = given()
+    del recipe["base"]
+    with pytest.raises(InputError, match="r.yaml: the key 'base' is missing"):
+        recipe_from(recipe, "r.yaml")

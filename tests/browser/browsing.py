@@ -1,0 +1,125 @@
+"""Serving a folder, finding a Chromium, and what opening a page tells."""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Another build, while one works on the book: GENTANGLE_BOOK=/tmp/trial/html.
+BOOK = Path(os.environ.get("GENTANGLE_BOOK", ROOT / "book" / "_build" / "html"))
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+# No sandbox: in a container the tests run as root. The rest keeps Chromium itself from calling home.
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+def missing(what: str) -> None:
+    """Skip for want of a tool; on CI, where it has to be there, fail."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(what)
+
+
+def find_chromium() -> str | None:
+    named = os.environ.get("GENTANGLE_CHROMIUM")
+    return named or next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
+
+
+def book_pages() -> list[str]:
+    """Pages of the built book as paths from its root; one empty name where it is not built, for a test to skip.
+
+    index.html is left out: it only leads on to the first page, and has a test of its own.
+    """
+    pages = [path.relative_to(BOOK).as_posix() for path in BOOK.rglob("*.html") if "_static" not in path.parts]
+    return sorted(set(pages) - {"index.html"}) or [""]
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def serve(folder: Path) -> Iterator[str]:
+    """Address of a local server of ``folder``, with the closing slash; it stops when the generator goes on."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_QuietHandler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@dataclass
+class Visit:
+    """What opening a page did and showed."""
+
+    outside: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    theme: str = ""
+    formulas: int = 0
+    typeset: int = 0
+    formula_errors: list[str] = field(default_factory=list)
+    images_without_alt: list[str] = field(default_factory=list)
+    mounts: list[str] = field(default_factory=list)
+    overflow: dict[int, str] = field(default_factory=dict)
+
+
+WIDTHS = (320, 1600)
+
+FACTS = """() => {
+  const texts = (query) => [...document.querySelectorAll(query)].map((node) => node.outerHTML.slice(0, 120));
+  return {
+    theme: document.documentElement.dataset.theme || "",
+    formulas: document.querySelectorAll(".math.notranslate, .amsmath").length,
+    typeset: document.querySelectorAll("mjx-container").length,
+    formula_errors: texts("mjx-container [data-mjx-error], mjx-merror, mjx-container [data-mml-node=merror]"),
+    images_without_alt: texts("img:not([alt]), img[alt='']"),
+    mounts: [...document.querySelectorAll(".gt-mount")].map((node) => node.dataset.mounted || "no script"),
+  };
+}"""
+
+# The page may not scroll sideways; names what sticks out where it does.
+OVERFLOW = """() => {
+  const root = document.scrollingElement;
+  if (root.scrollWidth <= window.innerWidth) return "";
+  const out = [...document.querySelectorAll("main *")].find(
+    (node) => node.getBoundingClientRect().right > window.innerWidth + 1 && node.getBoundingClientRect().width > 0);
+  return `${root.scrollWidth} > ${window.innerWidth}: ${out ? out.outerHTML.slice(0, 150) : "outside main"}`;
+}"""
+
+
+def watch(page, base: str) -> Visit:
+    """A visit whose requests and complaints fill up while ``page`` loads."""
+    visit = Visit()
+    inside = (base, "data:", "blob:")
+    page.on("request", lambda request: None if request.url.startswith(inside) else visit.outside.append(request.url))
+    page.on("requestfailed", lambda request: visit.complaints.append(f"failed: {request.url} {request.failure}"))
+    page.on(
+        "response",
+        lambda reply: visit.complaints.append(f"{reply.status}: {reply.url}") if reply.status >= 400 else None,
+    )
+    page.on("console", lambda line: visit.complaints.append(line.text) if line.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    return visit
+
+
+def settle(page) -> None:
+    """Wait until formulas are typeset and widgets mounted, or have failed to be."""
+    page.wait_for_load_state("load")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.gt-mount')].every((node) => node.dataset.mounted)", timeout=15_000
+    )
+    if page.locator(".math.notranslate, .amsmath").count():
+        page.evaluate("async () => { await window.MathJax.startup.promise; }")

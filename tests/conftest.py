@@ -1,0 +1,40 @@
+"""What every test shares: the tolerances of the profile, a small policy, the rated texts."""
+
+import pytest
+
+from gentangle import profiles, rated_texts
+
+
+@pytest.fixture(scope="session")
+def tolerance():
+    return profiles.profile().tolerance
+
+
+@pytest.fixture(scope="session")
+def corpus():
+    """The rated texts, fetched into the cache where they are not there yet."""
+    rated_texts.fetch()
+    return {domain: rated_texts.load(domain) for domain in rated_texts.DOMAINS}
+
+
+@pytest.fixture(scope="session")
+def tiny_policy():
+    """A one-layer GPT-2 with a tokenizer of its own: (model, tokenizer), to be copied before training."""
+    import torch
+
+    from gentangle.alignment.policy import small_gpt2, train_tokenizer
+
+    torch.set_num_threads(profiles.profile().threads)
+    words = "the sentiment of text is positive negative based on content and tone a good bad film day".split()
+    tokenizer = train_tokenizer([" " + " ".join(words)] * 3, vocab_size=400)
+    return small_gpt2(tokenizer, layers=1, width=16, heads=2, positions=64, seed=0), tokenizer
+
+
+@pytest.fixture
+def tiny_pairs():
+    from gentangle.alignment.preference import Pair
+
+    texts = ["a good film", "a bad day", "the tone is good", "the content is bad"]
+    words = [(" positive", " negative"), (" negative", " positive")] * 2
+    tail = " based on the content"
+    return [Pair(f"{t} The sentiment is", w + tail, l + tail) for t, (w, l) in zip(texts, words, strict=True)]

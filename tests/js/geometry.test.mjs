@@ -1,0 +1,50 @@
+// The maths of gentangle/display/geometry.js against golden numbers that Python wrote (see test_geometry_js.py).
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+
+// Its text as a data: URL: node reads a .js file as a module only where a package.json says so.
+const source = readFileSync(new URL("../../gentangle/display/geometry.js", import.meta.url));
+const geometry = await import(`data:text/javascript;base64,${source.toString("base64")}`);
+const golden = JSON.parse(readFileSync(process.env.GENTANGLE_GOLDEN, "utf8"));
+
+// Relative to the terms that a number is made of: a difference of equal terms has no digits of its own.
+function assertClose(actual, expected, scale, what) {
+  assert.ok(Math.abs(actual - expected) <= 1e-12 * Math.max(scale, Math.abs(expected)), `${what}: ${actual} and ${expected}`);
+}
+
+test("there are golden cases of every kind", () => {
+  assert.ok(golden.pairs.length >= 200);
+  const seen = new Set(golden.pairs.map((pair) => pair.case));
+  for (const name of ["chosen-up-rejected-down", "both-up", "both-down", "chosen-down-rejected-up", "unmoved"]) assert.ok(seen.has(name), name);
+  assert.ok(golden.widgets.length >= 50);
+});
+
+test("firstOrderChanges, conditions, caseOf and cosine are Python's", () => {
+  for (const { gram, d_chosen, d_rejected, eta, changes, holds, case: name, cosine } of golden.pairs) {
+    const found = geometry.firstOrderChanges(gram, d_chosen, d_rejected, eta);
+    const scale = eta * (Math.abs(d_chosen) + Math.abs(d_rejected)) * Math.max(gram[0][0], gram[1][1]);
+    changes.forEach((expected, i) => assertClose(found[i], expected, scale, `change ${i} of ${JSON.stringify(gram)}`));
+    const { chosenDoesNotFall, rejectedDoesNotRise } = geometry.conditions(gram, d_chosen, d_rejected);
+    assert.deepEqual([chosenDoesNotFall, rejectedDoesNotRise], holds);
+    assert.equal(geometry.caseOf(found), name);
+    assertClose(geometry.cosine(gram), cosine, 1, "cosine");
+  }
+});
+
+test("gramOf is the Gram matrix of the Python widget, and its case the Python widget's", () => {
+  for (const { state, gram, reading } of golden.widgets) {
+    const found = geometry.gramOf(state.chosen_norm, state.rejected_norm, state.angle);
+    gram.flat().forEach((expected, i) => assertClose(found.flat()[i], expected, 1, `entry ${i} of ${JSON.stringify(state)}`));
+    assert.equal(geometry.caseOf(geometry.firstOrderChanges(found, state.ratio, 1, state.eta)), reading.case, JSON.stringify(state));
+  }
+});
+
+test("slopes and step are 1 where they are left out", () => {
+  assert.deepEqual(geometry.firstOrderChanges([[1, 2], [2, 4]]), [-1, -2]);
+  assert.deepEqual(geometry.conditions([[1, 2], [2, 4]]), { chosenDoesNotFall: false, rejectedDoesNotRise: true });
+});
+
+test("the default export is what anywidget renders", () => {
+  assert.equal(geometry.default.render, geometry.render);
+});

@@ -1,0 +1,126 @@
+"""The checks in timed stages: ``stages.py STAGE...`` runs them in turn and stops at the first that fails.
+
+Every run of pytest prints its own closing line; at the end stand the minutes of each stage beside its budget, and a
+closing line over all of them.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+NBVAL = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg"]
+NOTEBOOKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "notebooks").glob("*.ipynb")) or ["notebooks"]
+ELSEWHERE = ["--ignore=tests/book", "--ignore=tests/browser"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Commands that are run in turn, the minutes they may take on 2 cores, and what to do when one fails."""
+
+    minutes: float
+    commands: list[list[str]]
+    advice: str
+
+
+# The budgets are 40 minutes with a reserve of 5, out of which lint and the edit loop's tests come.
+STAGES = {
+    "lint": Stage(
+        1,
+        [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]],
+        "mend the lines named above (`ruff check --fix` and `ruff format` mend most).",
+    ),
+    "fast": Stage(
+        1.5,
+        [["pytest", "-q", "tests", *ELSEWHERE, "-m", "not training and not browser and not packaging"]],
+        "mend the code or the test.",
+    ),
+    "unit": Stage(
+        10,
+        [["pytest", "-q", "tests", *ELSEWHERE, "-m", "not browser and not packaging"]],
+        "mend the code or the test.",
+    ),
+    "notebooks": Stage(
+        15,
+        [["pytest", "-q", *NBVAL, *NOTEBOOKS]],
+        "a chapter's output is not the stored one: mend the code, or, if the new one is right, run `make run`.",
+    ),
+    "book": Stage(
+        6,
+        [["make", "--no-print-directory", "book"], ["pytest", "-q", "tests/book", "tests/browser"]],
+        "mend the page; browser tests need an installed Chromium (Debian: apt-get install chromium).",
+    ),
+    "packaging": Stage(
+        4,
+        [["pytest", "-q", "tests", "-m", "packaging"]],
+        "mend pyproject.toml, or environment.yml by `make lock`; these tests need a network.",
+    ),
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the stages; the exit status is that of the first command that fails."""
+    unknown = [name for name in names if name not in STAGES]
+    if unknown or not names:
+        print(f"stages.py: {unknown or 'no stage'} given, expected some of {', '.join(STAGES)}.", file=sys.stderr)
+        return 2
+    took: dict[str, float] = {}
+    counts: Counter[str] = Counter()
+    status = 0
+    for name in names:
+        started = time.monotonic()
+        status = run(name, counts)
+        took[name] = time.monotonic() - started
+        if status:
+            break
+    print()
+    for name, seconds in took.items():
+        late = ", OVER ITS BUDGET" if seconds > 60 * STAGES[name].minutes else ""
+        print(f"{name:<10} {seconds / 60:5.1f} min of {STAGES[name].minutes:g}{late}")
+    summary = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number)
+    print(f"==== {summary or 'no tests ran'} in {sum(took.values()):.2f}s ====", flush=True)
+    if status:
+        stopped = list(took)[-1]
+        print(f"The stage {stopped!r} failed (above): {STAGES[stopped].advice}", file=sys.stderr)
+    return status
+
+
+def run(name: str, counts: Counter[str]) -> int:
+    """Run the commands of a stage until one fails, add what pytest counted, and return the exit status."""
+    print(f"\n---- {name} (budget {STAGES[name].minutes:g} min)", flush=True)
+    # The stored outputs are the cpu profile's; figures drawn while testing replace none of the book's.
+    environment = {key: value for key, value in os.environ.items() if key != "GENTANGLE_FIGURES"}
+    environment["GENTANGLE_PROFILE"] = "cpu"
+    for tool, *arguments in STAGES[name].commands:
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.xml"
+            if tool == "pytest":
+                arguments.append(f"--junitxml={report}")
+            program = tool if tool == "make" else str(BIN / tool)
+            status = subprocess.run([program, *arguments], cwd=ROOT, env=environment).returncode
+            if report.exists():
+                counts.update(counted(report))
+        if status:
+            return status
+    return 0
+
+
+def counted(report: Path) -> dict[str, int]:
+    """Tests of a JUnit report by outcome."""
+    suites = ElementTree.parse(report).getroot().iter("testsuite")
+    totals: Counter[str] = Counter()
+    for suite in suites:
+        totals.update({key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")})
+    failed = totals["failures"] + totals["errors"]
+    return {"failed": failed, "passed": totals["tests"] - failed - totals["skipped"], "skipped": totals["skipped"]}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""The command line: it answers fast, and a mistake ends in status 2 and one line."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gentangle import rated_texts
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = (sys.executable, "-m", "gentangle.cli")
+RECIPE = (ROOT / "recipes" / "tweets.yaml").read_text()
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
+    )
+
+
+def assert_refused(done, *words):
+    """Status 2, and on stderr one line, with the words, and no traceback."""
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def seconds(*command):
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    return time.perf_counter() - started
+
+
+def test_help_answers_in_under_four_tenths_of_a_second():
+    """Median of five after a warm-up, less what the bare interpreter takes beyond 0.05 s on a busy machine."""
+    seconds(*COMMAND, "--help")
+    helped = statistics.median(seconds(*COMMAND, "--help") for _ in range(5))
+    bare = statistics.median(seconds(sys.executable, "-c", "pass") for _ in range(5))
+    assert helped - max(0, bare - 0.05) < 0.4
+
+
+def test_help_names_every_command():
+    done = run("--help")
+    assert done.returncode == 0
+    for name in ("fetch", "train", "claims", "profile"):
+        assert name in done.stdout
+
+
+def test_the_package_imports_nothing_heavy():
+    heavy = "torch transformers trl datasets matplotlib sympy scipy numpy".split()
+    code = f"import sys, gentangle, gentangle.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["conditions", "softmax", "objectives"])
+def test_readings_import_no_torch(module):
+    code = f"import sys, gentangle.alignment.{module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_public_names_are_found():
+    import gentangle
+
+    for name in gentangle.__all__:
+        assert getattr(gentangle, name) is not None
+    with pytest.raises(AttributeError, match="grams"):
+        _ = gentangle.grams
+
+
+def test_no_command_prints_the_help_and_fails():
+    done = run()
+    assert done.returncode == 2
+    assert "COMMAND" in done.stdout
+
+
+def test_profile_prints_the_profile_in_force():
+    done = run("profile", GENTANGLE_PROFILE="smoke")
+    assert done.returncode == 0
+    assert done.stdout.split()[:2] == ["name", "smoke"]
+
+
+def test_unknown_profile():
+    assert_refused(run("profile", GENTANGLE_PROFILE="smok"), "'smok'", "Did you mean 'smoke'?")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("batch_size", "batchsize", ["unknown key 'batchsize'", "Did you mean 'batch_size'?"]),
+        ("objective: dpo", "objective: dpoo", ["'dpoo'", "'dpo"]),
+        ("one-token", "one-tokn", ["unknown form 'one-tokn'", "Did you mean 'one-token'?"]),
+        ("kind: preference", "kind: preferense", ["'preferense'", "Did you mean 'preference'?"]),
+        ("learning_rate: 2.0e-5", "learning_rate: 2e-5", ["'2e-5'", "expected float"]),
+        ("kind: preference", "kind: [", ["is not YAML"]),
+    ],
+)
+def test_bad_recipe(tmp_path, old, new, words):
+    recipe = tmp_path / "recipe.yaml"
+    assert old in RECIPE
+    recipe.write_text(RECIPE.replace(old, new))
+    assert_refused(run("train", "--recipe", recipe, GENTANGLE_CACHE=str(tmp_path / "cache")), "recipe.yaml", *words)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_missing_recipe(tmp_path):
+    assert_refused(run("train", "--recipe", tmp_path / "none.yaml"), "none.yaml")
+
+
+def test_fetch_of_a_missing_archive(tmp_path):
+    done = run("fetch", "--archive", tmp_path / "none.tar.gz", GENTANGLE_CACHE=str(tmp_path / "cache"))
+    assert_refused(done, "none.tar.gz", rated_texts.ARCHIVE)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_fetch_of_a_corrupted_archive(tmp_path):
+    archive = tmp_path / rated_texts.ARCHIVE
+    archive.write_bytes(b"not the release")
+    done = run("fetch", "--archive", archive, GENTANGLE_CACHE=str(tmp_path / "cache"))
+    assert_refused(done, "SHA-256", "expected", "download")
+    assert not (tmp_path / "cache").exists()
