@@ -1,6 +1,5 @@
 """The tweets experiment: a base policy, fine-tuning on one form, preference training, and what is measured."""
 
-import copy
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from gentangle.alignment.forecasts import ForecastCallback
 from gentangle.alignment.objectives import objective
 from gentangle.alignment.policy import (
     collate,
+    fresh_copy,
     load_policy,
     response_log_probs,
     small_gpt2,
@@ -96,7 +96,7 @@ def run_preference(
             run.add(row)
 
     model, tokenizer = _fine_tuned(recipe, train, held_out, texts, seed, run, device, seen)
-    reference = copy.deepcopy(model).eval().requires_grad_(False)
+    reference = fresh_copy(model).eval().requires_grad_(False)
     folder = run.path / "preference" if run else None
     if run and folder:
         reached = training.last_step(folder)
@@ -182,7 +182,7 @@ def _fine_tuned(
     seen({"kind": "accuracy", "stage": "supervised"} | figures)
     if done:
         _save(model, tokenizer, done)
-    return model, tokenizer
+    return fresh_copy(model), tokenizer
 
 
 def _save(model: "GPT2LMHeadModel", tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:

@@ -72,6 +72,20 @@ def load_policy(name: str | Path) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizer
     return model, tokenizer
 
 
+def fresh_copy(model: "GPT2LMHeadModel") -> "GPT2LMHeadModel":
+    """A model of the same weights and class, without what a trainer has attached to ``model``.
+
+    ``copy.deepcopy`` does not serve: TRL puts a forward of its own on the instance, and that of a
+    deep copy still runs the weights of the original.
+    """
+    import torch
+
+    with torch.random.fork_rng():  # the new model's initial weights are drawn and thrown away
+        copy = type(model)(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.to(model.device)
+
+
 def collate(tokenizer: "PreTrainedTokenizerFast", pairs: Sequence[Pair]) -> "dict[str, torch.Tensor]":
     """A batch as TRL's trainer makes it: the chosen rows, then the rejected rows, padded on the right.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from gentangle.alignment.policy import fresh_copy
 from gentangle.alignment.preference import Pair
 from gentangle.alignment.recipes import Stage
 from gentangle.errors import InputError
@@ -63,8 +64,6 @@ def preference(
             loads the reference anew from the folder or name that ``model`` was loaded from: after
             fine-tuning in memory that is the policy *before* fine-tuning.)
     """
-    import copy
-
     from trl import DPOConfig, DPOTrainer
 
     rows = [
@@ -75,7 +74,7 @@ def preference(
         }
         for p in pairs
     ]
-    frozen = reference if reference is not None else copy.deepcopy(model).requires_grad_(False)
+    frozen = reference if reference is not None else fresh_copy(model).requires_grad_(False)
     _run(DPOTrainer, DPOConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after, ref_model=frozen)
 
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from gentangle import InputError
-from gentangle.alignment.policy import collate, each_response_log_prob, load_policy, response_log_probs
+from gentangle.alignment.policy import collate, each_response_log_prob, fresh_copy, load_policy, response_log_probs
 from gentangle.alignment.preference import Pair
+from gentangle.alignment.recipes import Stage
+from gentangle.alignment.training import supervised
 
 
 def test_log_probabilities_are_the_sum_over_the_responses_tokens(tiny_policy, tiny_pairs, tolerance):
@@ -36,6 +38,20 @@ def test_the_boundary_of_prompt_and_response_is_a_tokens(tiny_policy):
 def test_a_model_that_is_not_there_gets_one_clear_error(tmp_path):
     with pytest.raises(InputError, match="give a folder, or a hub name"):
         load_policy(tmp_path / "nothing")
+
+
+def test_a_fresh_copy_keeps_its_weights_when_the_trained_original_moves(tiny_policy, tiny_pairs):
+    """TRL patches the instance it trains; the reference must not follow it."""
+    model, tokenizer = fresh_copy(tiny_policy[0]), tiny_policy[1]
+    supervised(model, tokenizer, tiny_pairs, Stage(1, 4, 1e-3), seed=0)
+    batch, reference = collate(tokenizer, tiny_pairs), fresh_copy(model)
+    before = response_log_probs(reference, batch)
+    torch.testing.assert_close(before, response_log_probs(model, batch))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(2.0)
+    assert torch.equal(response_log_probs(reference, batch), before)
+    assert not torch.allclose(response_log_probs(model, batch), before)
 
 
 def test_a_saved_policy_loads_as_it_was(tiny_policy, tiny_pairs, tmp_path):
