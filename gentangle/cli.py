@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
     claims = commands.add_parser("claims", help="print the ledger of the papers' claims")
     claims.add_argument("--ledger", type=Path, default=Path("book/claims.yml"), help="default: book/claims.yml")
+    claims.add_argument("--update", type=Path, metavar="RESULTS", help="first write what these records decide")
     claims.set_defaults(run=_claims)
 
     shown = commands.add_parser("profile", help="print the profile in force and what it sets")
@@ -71,8 +72,19 @@ def _train(given: argparse.Namespace) -> None:
 
 
 def _claims(given: argparse.Namespace) -> None:
-    from gentangle.display.claims import load_claims
+    from gentangle.display.claims import load_claims, record_measurement
 
+    if given.update:
+        from gentangle.alignment.recipes import PreferenceRecipe, load_recipe
+        from gentangle.alignment.records import load_record
+        from gentangle.alignment.verdicts import verdicts
+
+        recipe = load_recipe("recipes/tweets.yaml")
+        assert isinstance(recipe, PreferenceRecipe)
+        records = {f: [load_record(given.update, recipe.name, f, s) for s in recipe.seeds] for f in recipe.forms}
+        made = records[recipe.forms[0]][0]["provenance"]
+        for name, (status, measured) in verdicts(records).items():
+            record_measurement(name, measured=measured, status=status, provenance=made, path=given.ledger)
     for claim in load_claims(given.ledger):
         print(f"{claim.status:<22} {claim.id}: {claim.statement}")
         print(f"{'':<22} expected {claim.expected}; measured {claim.measured} ({claim.profile}); {claim.test}")

@@ -51,7 +51,7 @@ def test_the_fourth_case_never_happens(w, l, d_w, d_l):
 
 
 def test_the_fourth_case_needs_slopes_of_one_sign():
-    """A counterexample to the hypothesis dropped: IPO past its target has negative slopes and moves both the wrong way."""
+    """The hypothesis dropped: IPO past its target has negative slopes and moves both the wrong way."""
     assert g.case(g.first_order_changes(np.eye(2), -1.0, -1.0)) == REVERSED
 
 

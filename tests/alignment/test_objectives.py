@@ -19,7 +19,7 @@ def sigma(x):
 
 
 def expected_slopes(name, a, b, a0, b0, n, k):
-    """d_w and d_l by hand (a, b log-probabilities; a0, b0 the reference's; n, k lengths), at the default hyperparameters."""
+    """d_w and d_l by hand at the defaults (a, b log-probabilities; a0, b0 the reference's; n, k lengths)."""
     margin = (a - a0) - (b - b0)
     if name == "dpo":
         return (0.1 * sigma(-0.1 * margin),) * 2
