@@ -34,9 +34,7 @@ def verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, tuple[str, st
     """
     one = [held_out_change(record) for record in records["one-token"]]
     long = [held_out_change(record) for record in records["long-suffix"]]
-    first = [
-        median_cosine(rows_of(record["rows"], "track", "held_out")[0]) for record in records["long-suffix"]
-    ]
+    first = [median_cosine(rows_of(record["rows"], "track", "held_out")[0]) for record in records["long-suffix"]]
     one_holds = all(chosen > 0 > rejected and cosine < 0 for chosen, rejected, cosine in one)
     long_holds = all(c < 0 and r < 0 and cos > start for (c, r, cos), start in zip(long, first, strict=True))
     return {

@@ -1,0 +1,65 @@
+"""The two pictures of a preference run: forecasts against what happened, and the paper's figure over training."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gentangle.alignment.records import rows_of
+from gentangle.alignment.verdicts import Record, median_cosine
+from gentangle.display.figure import CHOSEN, REJECTED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, Any]]
+FORM_COLOURS = ("C0", "C1", "C2", "C4")
+
+
+def mean_log_probs(rows: Rows, side: str, group: str = "held_out") -> np.ndarray:
+    """Mean log-probability of the tracked pairs at each look, in nats; ``side`` is ``chosen`` or ``rejected``."""
+    return np.array([np.mean(look[side]) for look in rows_of(rows, "track", group)])
+
+
+def draw_forecasts(figure: "Figure", rows_by_form: Mapping[str, Rows], forecasts: Sequence[str]) -> None:
+    """Measured change against each forecast, a panel a forecast.
+
+    SGD's forecasts are rescaled to the spread of the measured changes: their size is that of another
+    learning rate, their sign and order are what can be compared.
+    """
+    axes = figure.subplots(1, len(forecasts), sharey=True)
+    for panel, name in zip(axes, forecasts, strict=True):
+        for (form, rows), colour in zip(rows_by_form.items(), FORM_COLOURS, strict=False):
+            looks = rows_of(rows, "forecast")
+            predicted = np.concatenate([row["forecast"][name] for row in looks])
+            measured = np.concatenate([row["measured"] for row in looks])
+            if name != "step":
+                predicted = predicted * np.std(measured) / np.std(predicted)
+            panel.plot(predicted, measured, ".", color=colour, alpha=0.6, markersize=4, label=form)
+        panel.axline((0, 0), slope=1, color="0.5", linewidth=0.8)
+        panel.set(title=name, xlabel="forecast (nats)" if name == "step" else "forecast (rescaled)")
+    axes[0].set_ylabel("measured change (nats)")
+    axes[-1].legend()
+
+
+def draw_paths(figure: "Figure", records: Mapping[str, Sequence[Record]]) -> None:
+    """Held-out log-probabilities and median cosine over training, a column a form; bands are the range over seeds."""
+    axes = figure.subplots(2, len(records), sharex=True)
+    for column, (form, seeds) in enumerate(records.items()):
+        looks = [rows_of(record["rows"], "track", "held_out") for record in seeds]
+        steps = [look["step"] for look in looks[0]]
+        for side, colour in (("chosen", CHOSEN), ("rejected", REJECTED)):
+            paths = np.array([mean_log_probs(record["rows"], side) for record in seeds])
+            _band(axes[0, column], steps, paths, colour, side)
+        cosines = np.array([[median_cosine(look) for look in one] for one in looks])
+        _band(axes[1, column], steps, cosines, "C2", "cosine")
+        axes[0, column].set_title(form.replace("-", " "))
+        axes[1, column].set(xlabel="step", ylim=(-1.05, 1.05))
+    axes[0, 0].set_ylabel("log-probability (nats)")
+    axes[1, 0].set_ylabel("median cosine")
+    axes[0, 0].legend()
+
+
+def _band(axes: Any, steps: Sequence[int], paths: np.ndarray, colour: str, label: str) -> None:
+    axes.fill_between(steps, paths.min(0), paths.max(0), color=colour, alpha=0.25, linewidth=0)
+    axes.plot(steps, paths.mean(0), color=colour, label=label)
