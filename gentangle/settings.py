@@ -1,9 +1,10 @@
 """YAML into frozen dataclasses, with one clear error for every key or value that does not fit."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -55,8 +56,11 @@ def _typed(value: Any, expected: Any, where: str) -> Any:
         if not isinstance(value, accepted) or isinstance(value, bool):
             hint = " (YAML reads 5e-4 as text: write 5.0e-4)" if expected is float else ""
             raise InputError(f"{where} is {value!r}, expected {expected.__name__}{hint}.")
-        if expected is not str and value < 0:
-            raise InputError(f"{where} is {value}, expected a number that is not negative.")
-    if get_origin(expected) is Sequence and not isinstance(value, list):
-        raise InputError(f"{where} is {value!r}, expected a list.")
+        if expected is not str and not 0 <= value < math.inf:
+            raise InputError(f"{where} is {value}, expected a finite number that is not negative.")
+    if get_origin(expected) is Sequence:
+        if not isinstance(value, list):
+            raise InputError(f"{where} is {value!r}, expected a list.")
+        (item,) = get_args(expected)
+        return [_typed(entry, item, f"{where}, item {number}") for number, entry in enumerate(value, 1)]
     return value

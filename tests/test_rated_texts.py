@@ -58,7 +58,7 @@ def test_ratings_go_with_the_words(corpus):
         mean = {}
         for word in ("great", "bad"):
             ratings = [t.rating for t in texts if word in t.text.lower().split()]
-            assert len(ratings) > 20
+            assert len(ratings) >= 20
             mean[word] = sum(ratings) / len(ratings)
         assert mean["great"] > 0 > mean["bad"]
 

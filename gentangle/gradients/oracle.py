@@ -94,7 +94,8 @@ def inner_products(gradients: "Mapping[str, torch.Tensor]") -> dict[str, np.ndar
     shares = {}
     for name, rows in gradients.items():
         double = rows.double()
-        shares[name] = (double @ double.T).cpu().numpy()
+        product = (double @ double.T).cpu().numpy()
+        shares[name] = (product + product.T) / 2  # BLAS rounds the two halves apart
     return shares
 
 
