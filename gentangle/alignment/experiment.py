@@ -24,6 +24,7 @@ from gentangle.alignment.policy import (
 from gentangle.alignment.preference import OPINION_THRESHOLD, Pair, sentiment_pairs, split_opinions
 from gentangle.alignment.recipes import BaseRecipe, Measure, PreferenceRecipe
 from gentangle.alignment.tracking import TrackingCallback
+from gentangle.profiles import profile
 from gentangle.rated_texts import RatedText, corpus_hash, load
 from gentangle.runs import RunDirectory
 
@@ -87,6 +88,7 @@ def run_preference(
     Returns:
         Rows of the kinds ``accuracy``, ``log`` (TRL's own metrics), ``track`` and ``forecast``.
     """
+    torch.set_num_threads(profile().threads)  # the same thread count, the same numbers
     train, held_out, texts = preference_data(recipe, form)
     rows: Rows = run.rows() if run else []
 
