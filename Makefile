@@ -74,16 +74,18 @@ lab: fetch  ## open the notebooks in JupyterLab
 
 serve:  ## show the built book at 127.0.0.1, port 8000 (PORT=)
 	@test -f $(HTML)/index.html || $(call say,there is no $(HTML)/index.html: run make book first.)
+	$(PYTHON) -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null \
+	  || $(call say,port $(PORT) cannot be used; choose another with PORT=8001.)
 	echo "http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
-	$(PYTHON) -m http.server --bind 127.0.0.1 --directory $(HTML) $(PORT) || \
-	  { status=$$?; test $$status -eq 130 || $(call say,port $(PORT) cannot be used; choose another with PORT=.); }
+	$(PYTHON) -m http.server --bind 127.0.0.1 --directory $(HTML) $(PORT)
 
 bench: fetch  ## run every measurement of benchmarks/
 	@test -n "$(BENCHMARKS)" || echo "make bench: there is no benchmarks/bench_*.py yet: nothing to measure."
 	for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python $$script; done
 
 lock:  ## resolve requirements/*.txt and environment.yml anew, in a clean environment (Python 3.11)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || $(call say,$(PYTHON) is not Python 3.11: give PYTHON=.)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+	  || $(call say,$(PYTHON) is not Python 3.11: give one as in PYTHON=python3.11.)
 	scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT
 	$(PYTHON) -m venv "$$scratch"
 	failed() { echo "make lock: pip could not install (above): it needs a network; nothing was changed." >&2; exit 1; }
