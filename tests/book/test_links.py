@@ -54,7 +54,9 @@ def broken_links(page: Path) -> list[str]:
 
 def loaded_from_outside(page: Path) -> list[str]:
     """Addresses on other hosts that showing the page would load."""
-    found = [tag[name] for kind, name in LOADED.items() for tag in soup(page)(kind, {name: is_outside})]
+    found = [
+        tag[name] for kind, name in LOADED.items() for tag in soup(page)(kind, **{name: True}) if is_outside(tag[name])
+    ]
     for link in soup(page)("link", href=is_outside):
         if LOADED_RELATIONS & set(link.get("rel", [])):
             found.append(link["href"])
