@@ -94,9 +94,13 @@ FACTS = """() => {
 OVERFLOW = """() => {
   const root = document.scrollingElement;
   if (root.scrollWidth <= window.innerWidth) return "";
-  const out = [...document.querySelectorAll("main *")].find(
-    (node) => node.getBoundingClientRect().right > window.innerWidth + 1 && node.getBoundingClientRect().width > 0);
-  return `${root.scrollWidth} > ${window.innerWidth}: ${out ? out.outerHTML.slice(0, 150) : "outside main"}`;
+  const clipped = (node) => node !== document.body
+    && (getComputedStyle(node).overflowX !== "visible" || clipped(node.parentElement));
+  const out = [...document.querySelectorAll("body *")].filter((node) => {
+    const { right, width } = node.getBoundingClientRect();
+    return right > window.innerWidth + 1 && width > 0 && !clipped(node.parentElement);
+  }).at(-1);
+  return `${root.scrollWidth} > ${window.innerWidth}: ${out ? out.outerHTML.slice(0, 150) : "nothing in sight"}`;
 }"""
 
 

@@ -64,7 +64,7 @@ def test_entrance_leads_to_the_first_page(browser, book_address, scheme):
     page.goto(base + "index.html")
     page.wait_for_url(lambda url: not url.endswith("index.html"))
     settle(page)
-    assert page.locator("h1").count() == 1
+    assert page.locator("h1:visible").count() == 1  # the theme keeps a second one for print
     assert (seen.outside, seen.complaints) == ([], [])
     page.close()
 
