@@ -230,7 +230,7 @@ def named_object(path: str) -> Any:
                 module = import_module(".".join(parts))
             except ModuleNotFoundError as error:
                 # Only a missing part of the path itself: an import that fails inside a module is the module's fault.
-                if not path.startswith(error.name or " "):
+                if not f"{path}.".startswith(f"{error.name}."):
                     raise
                 attributes.insert(0, parts.pop())
         if module is None:
@@ -256,7 +256,7 @@ class ClaimsDirective(SphinxDirective):
         except InputError as error:
             raise self.error(str(error)) from error
         for claim in claims:
-            if problem := why_no_test(claim.test, root):
+            if claim.test and (problem := why_no_test(claim.test, root)):
                 logger.warning(f"claim {claim.id!r}: {problem}", location=self.get_location(), type="ledger")
         head = nodes.thead("", nodes.row("", *(nodes.entry("", nodes.paragraph("", name)) for name, _ in self.columns)))
         body = nodes.tbody("", *(self._row(claim) for claim in claims))

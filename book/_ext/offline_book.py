@@ -133,5 +133,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-resolved", drop_kernel_scripts, priority=900)
     app.connect("html-page-context", dress_page, priority=900)  # after MyST-NB and MathJax, which use 500
     app.connect("build-finished", write_entrance)
-    app.add_css_file("narrow.css")
+    app.add_css_file("pages.css")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,7 +1,7 @@
 """The claims ledger: each claim of the two papers, what was expected, what was measured, and the test that decides."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Claim:
         paper: arXiv number.
         place: where in the paper.
         expected: what the claim says one will measure.
-        test: the test that decides, ``tests/file.py::name``.
+        test: the test that decides, ``tests/file.py::name``; may be missing while the status is ``not run``.
         command: what makes the measurement.
         measured: what was measured here, or nothing yet.
         status: one of ``STATUSES``.
@@ -44,8 +44,8 @@ class Claim:
     paper: str
     place: str
     expected: str
-    test: str
-    command: str
+    test: str = ""
+    command: str = ""
     measured: str = ""
     status: str = "not run"
     profile: str = ""
@@ -57,12 +57,15 @@ def load_claims(path: str | Path = LEDGER) -> list[Claim]:
     """Every claim of the ledger.
 
     Raises:
-        InputError: no such file, a misspelt key, a status or paper that does not exist, an id twice.
+        InputError: no such file, a misspelt key, a status or paper that does not exist, an id twice, a
+            decided claim without its test.
     """
     try:
         given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"Cannot read the ledger {path} ({error.strerror}): run from the project's root.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error}): save it as UTF-8.") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(given, list):
@@ -74,6 +77,8 @@ def load_claims(path: str | Path = LEDGER) -> list[Claim]:
             raise InputError(f"{path}: {claim.id} has status {claim.status!r}. {nearest(claim.status, STATUSES)}")
         if claim.paper not in PAPERS:
             raise InputError(f"{path}: {claim.id} names paper {claim.paper!r}. {nearest(claim.paper, PAPERS)}")
+        if not claim.test and claim.status != "not run":
+            raise InputError(f"{path}: {claim.id} is {claim.status!r} and names no test: give the one that decides it.")
         if claim.id in seen:
             raise InputError(f"{path}: the id {claim.id!r} stands twice: give each claim its own.")
         seen.add(claim.id)
@@ -93,13 +98,15 @@ def record_measurement(
         path: the ledger; it is replaced whole.
 
     Raises:
-        InputError: no such claim or status.
+        InputError: no such claim or status, or a claim without its test.
     """
     claims = {claim.id: claim for claim in load_claims(path)}
     if claim_id not in claims:
         raise InputError(f"The ledger has no claim {claim_id!r}. {nearest(claim_id, claims)}")
     if status not in STATUSES:
         raise InputError(f"Unknown status {status!r}. {nearest(status, STATUSES)}")
+    if not claims[claim_id].test and status != "not run":
+        raise InputError(f"{path}: {claim_id} names no test: give the one that decides {status!r}.")
     claims[claim_id] = Claim(
         **{
             **asdict(claims[claim_id]),
@@ -110,6 +117,9 @@ def record_measurement(
             "hardware": f"{provenance['device']}, {provenance['processor']}",
         }
     )
-    names = [f.name for f in fields(Claim)]
-    rows = [{name: value for name in names if (value := getattr(claim, name))} for claim in claims.values()]
+    # Left out is what is empty and has a default: without any other key load_claims would refuse the ledger.
+    rows = [
+        {f.name: value for f in fields(Claim) if (value := getattr(claim, f.name)) or f.default is MISSING}
+        for claim in claims.values()
+    ]
     write_atomic(path, _HEAD + yaml.safe_dump(rows, sort_keys=False, allow_unicode=True, width=110))

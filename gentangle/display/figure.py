@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gentangle.atomic import write_atomic, write_json
 from gentangle.cache import cache_dir
+from gentangle.display.labels import checked_label
 from gentangle.errors import InputError
 from gentangle.provenance import provenance
 
@@ -52,7 +53,7 @@ class ShownFigure:
 
     def _repr_html_(self) -> str:
         images = "".join(
-            f'<img class="gt-{theme}" alt="{html.escape(self.alt)}" '
+            f'<img class="gt-{theme} dark-light" alt="{html.escape(self.alt)}" '
             f'src="data:image/png;base64,{base64.b64encode(data).decode()}">'
             for theme, data in self.pictures.items()
         )
@@ -89,20 +90,23 @@ def save_figure(
         origin: provenance of a stored record that is drawn, in place of this process's own.
 
     Raises:
-        InputError: no alt text.
+        InputError: no alt text, or a name of other characters.
     """
     import matplotlib.pyplot as plt
 
+    checked_label(name)
     if len(alt.split()) < 4:
         raise InputError(f"Figure {name!r} has no alt text that says what it shows: give a sentence in alt=.")
     pictures = {}
     for theme, extra in (("light", {}), ("dark", _DARK)):
         with plt.style.context([STYLE, extra]):
             figure = plt.figure(layout="constrained", figsize=size)
-            draw(figure)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
-            plt.close(figure)
+            try:
+                draw(figure)
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
+            finally:
+                plt.close(figure)
         pictures[theme] = buffer.getvalue()
     made = origin or provenance(seed=seed, data=data)
     folder = Path(os.environ.get("GENTANGLE_FIGURES") or cache_dir() / "figures")

@@ -1,9 +1,11 @@
 """The formula on the page is the tested object, printed."""
 
-import re
 from typing import Any
 
+import sympy as sp
+
 from gentangle.alignment.symbols import to_latex
+from gentangle.display.labels import checked_label
 from gentangle.errors import InputError
 
 
@@ -18,9 +20,9 @@ class Formula:
     """
 
     def __init__(self, expression: Any, lhs: str = "", label: str = "", symbols: Any = None) -> None:
-        if label and not re.fullmatch(r"[a-z][a-z0-9-]*", label):
-            raise InputError(f"{label!r} is no label: use small letters, digits and hyphens, as in eq-first-order.")
-        self.label = label
+        if not isinstance(expression, sp.Basic | sp.MatrixBase | int | float):
+            raise InputError(f"{type(expression).__name__} is no formula, expected a sympy object or a number.")
+        self.label = checked_label(label) if label else ""
         self.latex = (f"{lhs} = " if lhs else "") + to_latex(expression, symbols)
 
     def __repr__(self) -> str:
