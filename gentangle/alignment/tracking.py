@@ -68,7 +68,7 @@ def look(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], gram_pairs: 
     blocks = []
     for i in range(min(gram_pairs, pairs)):
         pair = {key: tensor[[i, i + pairs]] for key, tensor in batch.items()}
-        blocks.append(gram(model, partial(each_response_log_prob, batch=pair)))
+        blocks.append(gram(model, partial(each_response_log_prob, batch=pair), method="oracle"))
     matrices = np.array(blocks)
     return {
         "chosen": chosen.tolist(),

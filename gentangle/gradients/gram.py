@@ -1,5 +1,6 @@
 """The one object of the book: the Gram matrix of the gradients of a model's scalars."""
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +13,10 @@ if TYPE_CHECKING:
 
     from gentangle.gradients.oracle import Scalars
 
-METHODS = ("oracle",)
+METHODS = ("auto", "engine", "oracle")
 
 
-def gram(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "oracle") -> np.ndarray:
+def gram(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "auto") -> np.ndarray:
     r"""Gram matrix of gradients, :math:`G_{ij} = \langle \nabla_\theta s_i, \nabla_\theta s_j \rangle`.
 
     The scalars may be log-probabilities of responses or of tokens (alignment) or losses of domains
@@ -25,14 +26,17 @@ def gram(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "oracle"
         model: any torch module; the gradient runs over its parameters that require one.
         scalars: function of the model that returns s, shape (n,), in the unit of the user's choice
             (nats for log-probabilities).
-        method: ``"oracle"``, one backward pass a scalar: n passes and n times the parameters in memory.
+        method: ``"engine"``, one forward pass and two backward passes whatever n, where each scalar depends on
+            its own rows of a batch alone (the second pass makes sure of that); ``"oracle"``, for any scalars, one
+            backward pass each and n times the parameters in memory; ``"auto"``, the engine, and where it refuses the
+            oracle with a warning that says why.
 
     Returns:
         Array of shape (n, n), float64, symmetric and positive semi-definite up to rounding.
 
     Raises:
         InputError: no parameter requires a gradient, the scalars are not a finite vector that
-            depends on them, or the method is unknown.
+            depends on them, the method is unknown, or the engine was asked for and cannot take the model.
 
     Source: Yuan et al., arXiv 2410.13828 (n = 2, log-probabilities); Shi et al., arXiv 2104.09937 (domains).
 
@@ -45,8 +49,18 @@ def gram(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "oracle"
     return whole(gram_by_parameter(model, scalars, method=method))
 
 
-def gram_by_parameter(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "oracle") -> dict[str, np.ndarray]:
+def gram_by_parameter(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "auto") -> dict[str, np.ndarray]:
     """Each parameter's share of :func:`gram`, shape (n, n); the shares add up to the whole."""
     if method not in METHODS:
         raise InputError(f"Unknown method {method!r} for the Gram matrix. {nearest(method, METHODS)}")
+    if method != "oracle":
+        from gentangle.gradients.engine import engine_gram
+        from gentangle.gradients.refusal import EngineRefusal
+
+        try:
+            return engine_gram(model, scalars)
+        except EngineRefusal as refusal:
+            if method == "engine":
+                raise
+            warnings.warn(f"The Gram matrix goes the oracle's way, a backward pass a scalar. {refusal}", stacklevel=2)
     return inner_products(jacobian(model, scalars))

@@ -1,0 +1,175 @@
+"""Hooks that watch one forward and one backward pass and leave behind the Gram matrix of the batch rows' gradients."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils.hooks import RemovableHandle
+
+from gentangle.gradients.factors import Factor, Gather, Products, cross_gram, gram_of, narrowed
+from gentangle.gradients.oracle import trainable_parameters
+from gentangle.gradients.refusal import EngineRefusal
+from gentangle.gradients.rules import by_differentiation, embedding, rule_of
+
+
+@dataclass
+class _Uses:
+    """The calls of modules that use one parameter: how many were made, and what of them still has to be multiplied."""
+
+    made: int = 0
+    arrived: list[Factor] = field(default_factory=list)
+    gathers: list[torch.Tensor] = field(default_factory=list)
+
+
+class Capture:
+    r"""While it is entered, one forward and one backward pass of a model tell their rows' Gram matrix.
+
+    The backward pass is of any scalar :math:`L(s_1, \dots, s_n)` in which s_i depends on row i of the batch alone.
+    Every module's input and output gradient are seen by hooks; what they add to the matrix is computed at once, and
+    no gradient of a single row is formed where that is dearer. ``.grad``, if the pass fills it, is left alone.
+
+    Args:
+        model: a module whose batch has its rows first.
+        n: number of scalars; a batch of n m rows counts m neighbouring rows to each. It may be set after the
+            forward pass.
+        offsets: only the entries (i, i + d) for these d, all by default. ``(0, n // 2)`` are the pairs of a batch
+            with its chosen rows first.
+
+    After the backward pass :meth:`gram_by_parameter` gives the *scaled* matrix :math:`S_{ij} = c_i c_j G_{ij}` with
+    :math:`c_i = \partial L/\partial s_i`, parameter by parameter.
+
+    Raises:
+        EngineRefusal: on entering, a module that couples rows (BatchNorm in training mode); on the forward pass, a
+            module whose output has not the batch's rows first.
+    """
+
+    def __init__(self, model: nn.Module, n: int | None = None, offsets: Iterable[int] | None = None) -> None:
+        self.model, self.n = model, n
+        self.offsets = offsets
+        self.names = {id(p): name for name, p in trainable_parameters(model).items()}
+        self.edges: list[GradientEdge] = []
+        self._uses: dict[int, _Uses] = {key: _Uses() for key in self.names}
+        self._shares: dict[int, torch.Tensor] = {}
+        self._products = Products()
+        self._handles: list[RemovableHandle] = []
+        self._busy = False
+        self._rows: int | None = None
+
+    def __enter__(self) -> Self:
+        refuse_coupled_rows(self.model)
+        for module in self.model.modules():
+            if any(p.requires_grad for p in module.parameters(recurse=False)):
+                self._handles.append(module.register_forward_hook(self._forward, with_kwargs=True))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def gram_by_parameter(self) -> dict[str, np.ndarray]:
+        """Each parameter's share of the scaled matrix, (n, n) in float64; entries that were not asked for are 0."""
+        shares = {}
+        for key, name in self.names.items():
+            share = (
+                self._shares[key].double().cpu().numpy() if key in self._shares else np.zeros((self._scalars(),) * 2)
+            )
+            shares[name] = (share + share.T) / 2  # BLAS rounds the two halves apart
+        return shares
+
+    def _forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if self._busy or not torch.is_grad_enabled():
+            return None
+        if not isinstance(output, torch.Tensor):
+            raise EngineRefusal(
+                f"{type(module).__name__} owns parameters and returns {type(output).__name__}, expected a tensor"
+            )
+        if not output.requires_grad or not output.numel():
+            return None
+        inputs = args[0] if args else next(iter(kwargs.values()), None)
+        result = None
+        if len(output) == 1 and self._batch_rows(inputs) > 1:
+            # One row for all (position embeddings): each row gets a copy of its own, and so a gradient of its own.
+            result = output = output.expand(self._batch_rows(inputs), *output.shape[1:])
+            args = tuple(_expanded(a, len(output)) for a in args)
+            kwargs = {k: _expanded(a, len(output)) for k, a in kwargs.items()}
+        if output.ndim == 0 or len(output) % self._batch_rows(inputs):  # more rows: positions of a row, flattened
+            raise EngineRefusal(
+                f"{type(module).__name__} gave a tensor of shape {tuple(output.shape)}, expected the batch's "
+                f"{self._batch_rows(inputs)} rows first"
+            )
+        for p in module.parameters(recurse=False):
+            if p.requires_grad:
+                uses = self._uses[id(p)]
+                uses.made += 1
+                if rule_of(module) is embedding:
+                    uses.gathers.append(args[0])
+        self._handles.append(output.register_hook(lambda b: self._backward(module, args, kwargs, b)))
+        self.edges.append(get_gradient_edge(output))  # the tensor itself may yet be changed in place
+        return result
+
+    def _batch_rows(self, inputs: Any) -> int:
+        """Rows of the batch: those of the first layer's input."""
+        if self._rows is None:
+            if not isinstance(inputs, torch.Tensor) or inputs.ndim == 0:
+                kind = type(inputs).__name__
+                raise EngineRefusal(f"The first layer's input is {kind}, expected a batch of rows")
+            self._rows = len(inputs)
+        return self._rows
+
+    def _scalars(self) -> int:
+        if self.n is None or self._rows is None or self._rows % self.n:
+            raise EngineRefusal(
+                f"{self.n} scalars do not share the {self._rows} rows of the batch evenly, expected one row, or "
+                "equally many, for each"
+            )
+        return self.n
+
+    def _backward(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], b: torch.Tensor) -> None:
+        self._busy = True
+        try:
+            with torch.no_grad():
+                rule, n = rule_of(module), self._scalars()
+                x = args[0] if args else next(iter(kwargs.values()))
+                b = b.detach()
+                if rule is None:
+                    found = by_differentiation(module, args, kwargs, b, n)
+                else:
+                    found = rule(module, x.detach().to(b.dtype) if x.is_floating_point() else x, b, n)
+                for name, p in module.named_parameters(recurse=False):
+                    if p.requires_grad:
+                        self._add(id(p), found[name])
+        finally:
+            self._busy = False
+
+    def _add(self, key: int, factor: Factor) -> None:
+        uses, n = self._uses[key], self._scalars()
+        offsets = range(n) if self.offsets is None else self.offsets
+        share = gram_of(factor, offsets, self._products)
+        for other in uses.arrived:
+            share = share + cross_gram(other, factor, offsets)
+        self._shares[key] = self._shares[key] + share if key in self._shares else share
+        if uses.made > len(uses.arrived) + 1:
+            still_gathers = len(uses.gathers) == uses.made - len(uses.arrived) - 1 and not isinstance(factor, Gather)
+            uses.arrived.append(narrowed(factor, torch.cat(uses.gathers, 1)) if still_gathers else factor)
+
+
+def refuse_coupled_rows(model: nn.Module) -> None:
+    """Raise where a module's output for one row depends on the other rows."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or not module.track_running_stats):
+            raise EngineRefusal(
+                f"{name or type(module).__name__} is a BatchNorm in training mode: it couples the rows of a batch, so "
+                "a row has no gradient of its own (after model.eval() it has)"
+            )
+
+
+def _expanded(value: Any, rows: int) -> Any:
+    return value.expand(rows, *value.shape[1:]) if isinstance(value, torch.Tensor) and len(value) == 1 else value

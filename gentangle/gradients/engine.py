@@ -1,0 +1,53 @@
+"""The fast way: one forward and one backward pass for all scalars, and a second backward pass that checks it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gentangle.gradients.capture import Capture
+from gentangle.gradients.oracle import evaluate_scalars, trainable_parameters
+from gentangle.gradients.refusal import EngineRefusal
+
+if TYPE_CHECKING:
+    from gentangle.gradients.oracle import Scalars
+
+#: Relative disagreement, of a parameter's squared gradient norm, above which the check refuses the result.
+_AGREE = {torch.float64: 1e-8, torch.float32: 1e-3}
+_AGREE_LOW = 5e-2
+
+
+def engine_gram(model: torch.nn.Module, scalars: "Scalars", *, verify: bool = True) -> dict[str, np.ndarray]:
+    r"""Each parameter's share of the Gram matrix, from one forward and one backward pass.
+
+    Scalar i has to depend on its own rows of the batch alone. ``verify`` makes sure of it: with random signs
+    :math:`\varepsilon_i` the squared norm of autograd's own gradient of :math:`\sum_i \varepsilon_i s_i` is compared,
+    parameter by parameter, with :math:`\sum_{ij} \varepsilon_i \varepsilon_j G_{ij}`: a second backward pass.
+
+    Raises:
+        EngineRefusal: the model or the scalars are not of the kind that this way can take; the message says why.
+    """
+    with Capture(model) as seen:
+        values = torch.stack(evaluate_scalars(model, scalars))
+        seen.n = len(values)
+        torch.autograd.grad(values.sum(), seen.edges, retain_graph=verify, allow_unused=True)
+    shares = seen.gram_by_parameter()
+    if verify:
+        _verify(model, values, shares)
+    return shares
+
+
+def _verify(model: torch.nn.Module, values: torch.Tensor, shares: dict[str, np.ndarray]) -> None:
+    parameters = trainable_parameters(model)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], len(values))
+    total = (values * torch.as_tensor(signs, dtype=values.dtype, device=values.device)).sum()
+    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    floor = 1e-6 * sum(np.trace(share) for share in shares.values())  # some gradients are 0 but for rounding
+    for (name, p), gradient in zip(parameters.items(), gradients, strict=True):
+        expected = 0.0 if gradient is None else float(gradient.double().square().sum())
+        found, scale = signs @ shares[name] @ signs, max(np.trace(shares[name]), expected, floor)
+        if abs(found - expected) > _AGREE.get(p.dtype, _AGREE_LOW) * scale:
+            raise EngineRefusal(
+                f"The gradients of {name} are not those of rows of their own: a scalar depends on another one's rows, "
+                "or the parameter is used outside its module's forward pass"
+            )

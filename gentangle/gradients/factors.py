@@ -1,0 +1,214 @@
+r"""Gradients of one parameter, one a batch row, kept as factors: their inner products need no gradient to be formed.
+
+The gradient of row i of a linear layer's weight is a sum over positions, :math:`g_i = \sum_t l_{it} r_{it}^\top`, so
+
+.. math:: \langle g_i, g_j\rangle = \sum_{t,s} \langle l_{it}, l_{js}\rangle \langle r_{it}, r_{js}\rangle .
+
+With T positions a block (i, j) costs :math:`T^2 (L + M)` multiplications for a weight of shape (L, M), against
+:math:`T L M` for forming a gradient and :math:`L M` for each product of two: the cheaper way is taken.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+
+#: Multiplications that one number read from or written to memory is worth, when the two ways are compared.
+MEMORY = 20
+#: Positions of a row are cut into pieces of this length, so that the symmetric half of a row with itself is skipped.
+PIECE = 64
+#: A factor this many times wider than a row is long is searched for positions that are zero (prompts, at the head).
+WIDE = 16
+
+
+@dataclass
+class Products:
+    """Inner products of positions that several factors share: modules fed by one tensor have one left or right factor.
+
+    Kept are the last few tensors only; a backward pass meets such modules one after another.
+    """
+
+    kept: list[tuple[torch.Tensor, dict[int, list[torch.Tensor]]]] = field(default_factory=list)
+
+    def of(self, factor: torch.Tensor, offset: int) -> list[torch.Tensor]:
+        """The blocks of :func:`_position_products` of ``factor`` with itself, rows ``offset`` apart."""
+        found = next((entry for entry in self.kept if _same(entry[0], factor)), (factor, {}))
+        others = [entry for entry in self.kept if entry[1] is not found[1]]
+        self.kept = [*others[-1:], found]
+        blocks = found[1]
+        if offset not in blocks:
+            blocks[offset] = _position_products(factor, offset)
+        return blocks[offset]
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
+
+
+@dataclass
+class Outer:
+    """Gradient of a matrix, ``left`` (R, T, L) and ``right`` (R, T, M); rows may be padded with zeros."""
+
+    left: torch.Tensor
+    right: torch.Tensor
+
+    def __post_init__(self) -> None:
+        if max(self.left.shape[-1], self.right.shape[-1]) > WIDE * self.left.shape[1]:
+            self._drop_zero_positions()
+
+    def _drop_zero_positions(self) -> None:
+        wide = self.left if self.left.shape[-1] >= self.right.shape[-1] else self.right
+        used = (wide != 0).any(-1)
+        length = max(1, int(used.sum(-1).max()))
+        if length < used.shape[1]:
+            order = used.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :length, None]
+            self.left = self.left.gather(1, order.expand(-1, -1, self.left.shape[-1]))
+            self.right = self.right.gather(1, order.expand(-1, -1, self.right.shape[-1]))
+
+    def formed(self) -> torch.Tensor:
+        """Every row's gradient, (R, L M)."""
+        return (self.left.mT @ self.right).flatten(1)
+
+
+@dataclass
+class Gather:
+    """Gradient of an embedding of ``size`` rows: ``right`` (R, T, M) added to the rows ``index`` (R, T)."""
+
+    index: torch.Tensor
+    right: torch.Tensor
+    size: int
+
+    def formed(self) -> torch.Tensor:
+        """Every row's gradient, (R, size M)."""
+        rows, _, width = self.right.shape
+        whole = self.right.new_zeros(rows, self.size, width)
+        whole.scatter_add_(1, self.index[..., None].expand_as(self.right), self.right)
+        return whole.flatten(1)
+
+
+@dataclass
+class Formed:
+    """Gradients as they are, ``rows`` (R, numel)."""
+
+    rows: torch.Tensor
+
+    def formed(self) -> torch.Tensor:
+        return self.rows
+
+
+Factor = Outer | Gather | Formed
+
+
+def gram_of(factor: Factor, offsets: Iterable[int], products: Products) -> torch.Tensor:
+    """Inner products <g_i, g_{i + d}> of one parameter's gradients for d in ``offsets``: (R, R), else zero."""
+    offsets = sorted(offsets)
+    if isinstance(factor, Outer) and _contraction_is_cheaper(factor, offsets):
+        return _fill(_size(factor), {d: _contract_self(factor, d, products) for d in offsets}, factor.left)
+    if isinstance(factor, Gather):
+        return _fill(_size(factor), {d: _contract(factor, factor, d) for d in offsets}, factor.right)
+    return _of_formed(factor.formed(), None, offsets)
+
+
+def cross_gram(one: Factor, other: Factor, offsets: Iterable[int]) -> torch.Tensor:
+    """What two uses of one parameter add to its Gram matrix: <u_i, v_{i+d}> + <v_i, u_{i+d}>, (R, R)."""
+    offsets = sorted(offsets)
+    if isinstance(one, Formed) or isinstance(other, Formed):
+        u, v = one.formed(), other.formed()
+        return _of_formed(u, v, offsets) + _of_formed(v, u, offsets)
+    sums = {d: _contract(one, other, d) + _contract(other, one, d) for d in offsets}
+    return _fill(_size(one), sums, one.right)
+
+
+def narrowed(factor: Factor, index: torch.Tensor) -> Factor:
+    """Of a factor with a wide left side, only the columns that products with ``Gather(index)`` read."""
+    if not isinstance(factor, Outer):
+        return factor
+    columns = index.unique()
+    narrow = torch.zeros(factor.left.shape[-1], dtype=torch.long, device=index.device)
+    narrow[columns] = torch.arange(len(columns), device=index.device)
+    return _Narrowed(factor.left[..., columns], factor.right, narrow)
+
+
+@dataclass
+class _Narrowed(Outer):
+    """An Outer whose left side holds only some columns; ``place`` maps a column to where it stands."""
+
+    place: torch.Tensor
+
+    def __post_init__(self) -> None:
+        pass
+
+    def formed(self) -> torch.Tensor:
+        raise AssertionError("a narrowed factor is multiplied with a Gather alone")
+
+
+def _size(factor: Factor) -> int:
+    return len(factor.rows if isinstance(factor, Formed) else factor.right)
+
+
+def _contraction_is_cheaper(factor: Outer, offsets: list[int]) -> bool:
+    rows, length, left = factor.left.shape
+    weight = left * factor.right.shape[-1]
+    blocks = sum(rows - d for d in offsets)
+    contract = blocks * length**2 * (left + factor.right.shape[-1])
+    form = rows * length * weight + MEMORY * (rows + 2 * blocks) * weight
+    return contract <= form
+
+
+def _position_products(u: torch.Tensor, offset: int) -> list[torch.Tensor]:
+    """<u_it, u_{i+offset, s}> in pieces (..., t, s); of a row with itself each off-diagonal piece stands once."""
+    rows, length, width = u.shape
+    if offset or length <= PIECE:
+        return [u[: rows - offset] @ u[offset:].mT]
+    count = -(-length // PIECE)
+    pieces = torch.nn.functional.pad(u, (0, 0, 0, count * PIECE - length)).reshape(rows, count, PIECE, width)
+    return [pieces[:, : count - d] @ pieces[:, d:].mT for d in range(count)]
+
+
+def _contract_self(factor: Outer, offset: int, products: Products) -> torch.Tensor:
+    left = products.of(factor.left, offset)
+    right = products.of(factor.right, offset)
+    sums = [torch.mul(a, b).flatten(1).sum(1) for a, b in zip(left, right, strict=True)]
+    return sums[0] if len(sums) == 1 else sums[0] + 2 * torch.stack(sums[1:]).sum(0)
+
+
+def _contract(one: Factor, other: Factor, offset: int) -> torch.Tensor:
+    """<u_i, v_{i+offset}> for u of ``one`` and v of ``other``, (R - offset,)."""
+    assert not isinstance(one, Formed)
+    assert not isinstance(other, Formed)
+    count = len(one.right) - offset
+    right = one.right[:count] @ other.right[offset:].mT  # (n, T, S)
+    if isinstance(one, Gather) and isinstance(other, Gather):
+        left = one.index[:count, :, None] == other.index[offset:, None, :]
+    elif isinstance(one, Gather):
+        left = _columns(other, one.index[:count], offset, count).mT
+    elif isinstance(other, Gather):
+        left = _columns(one, other.index[offset:], 0, count)
+    else:
+        left = one.left[:count] @ other.left[offset:].mT
+    return (left * right).flatten(1).sum(1)
+
+
+def _columns(factor: Factor, index: torch.Tensor, start: int, count: int) -> torch.Tensor:
+    """left_{i, t}[index_{i, s}], (n, T, S)."""
+    assert isinstance(factor, Outer)
+    left = factor.left[start : start + count]
+    place = factor.place[index] if isinstance(factor, _Narrowed) else index
+    return left.gather(2, place[:, None, :].expand(-1, left.shape[1], -1))
+
+
+def _of_formed(u: torch.Tensor, v: torch.Tensor | None, offsets: list[int]) -> torch.Tensor:
+    v = u if v is None else v
+    rows = len(u)
+    if len(offsets) == rows:
+        return u @ v.mT
+    return _fill(rows, {d: (u[: rows - d] * v[d:]).sum(1) for d in offsets}, u)
+
+
+def _fill(rows: int, diagonals: dict[int, torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    whole = torch.zeros(rows, rows, dtype=like.dtype, device=like.device)
+    for offset, values in diagonals.items():
+        whole.diagonal(offset).copy_(values)
+        if offset:
+            whole.diagonal(-offset).copy_(values)
+    return whole

@@ -1,0 +1,193 @@
+"""The engine against the slow oracle: architectures, random shapes, uses of one parameter, and what it refuses."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from gentangle import InputError, gram, gram_by_parameter
+from gentangle.gradients import factors
+from gentangle.gradients.capture import Capture
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from models import convolutional, images, language_model, responses
+
+ARCHITECTURES = ("gpt2", "llama", "gpt_neox", "opt", "qwen2")
+
+
+def assert_equal_to_the_oracle(model, scalars, relative):
+    """Every entry, relative to the product of its two norms; and each parameter's share, to the norms of the whole."""
+    expected = gram_by_parameter(model, scalars, method="oracle")
+    found = gram_by_parameter(model, scalars, method="engine")
+    norms = np.sqrt(np.diag(sum(expected.values())))
+    scale = np.outer(norms, norms) + 1e-30
+    assert list(found) == list(expected)
+    for name in expected:
+        assert np.abs(found[name] - expected[name]).max() <= relative * scale.max(), name
+    assert (np.abs(sum(found.values()) - sum(expected.values())) / scale).max() <= relative
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_language_models_in_float64(name, tied, tolerance):
+    model = language_model(name, tied=tied).double()
+    assert_equal_to_the_oracle(model, responses(4, 12), tolerance.identity)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_language_models_in_float32(name, tolerance):
+    assert_equal_to_the_oracle(language_model(name), responses(4, 12, dtype=torch.float32), tolerance.gram)
+
+
+@given(rows=st.integers(1, 5), length=st.integers(2, 90), seed=st.integers(0, 99), name=st.sampled_from(ARCHITECTURES))
+@settings(max_examples=15, deadline=None)
+def test_random_shapes(rows, length, seed, name):
+    """Rows longer than a piece, shorter than one, of no round length."""
+    assert_equal_to_the_oracle(language_model(name, layers=1).double(), responses(rows, length, seed), 1e-10)
+
+
+@pytest.mark.parametrize("pays", [True, False], ids=["contracted", "formed"])
+def test_both_ways_to_multiply_are_exact(pays, tolerance, monkeypatch):
+    monkeypatch.setattr(factors, "_contraction_is_cheaper", lambda factor, offsets: pays)
+    assert_equal_to_the_oracle(language_model("llama").double(), responses(4, 70), tolerance.identity)
+
+
+def test_a_convolutional_net_and_losses_of_domains(tolerance):
+    model = convolutional().double()
+    assert_equal_to_the_oracle(model, images(6), tolerance.identity)
+    assert_equal_to_the_oracle(model, images(6, domains=3), tolerance.identity)
+
+
+def test_a_module_used_twice(tolerance):
+    shared, inputs = nn.Linear(5, 5), torch.randn(4, 7, 5, dtype=torch.float64)
+    model = nn.Sequential(shared, nn.Tanh(), shared, nn.Tanh(), shared).double()
+    assert_equal_to_the_oracle(model, lambda m: m(inputs).square().sum((1, 2)), tolerance.identity)
+
+
+def test_agrees_with_vmap_of_grad(tolerance):
+    model, inputs = convolutional().double(), torch.randn(5, 2, 8, 8, dtype=torch.float64)
+    model[1] = nn.ReLU()
+
+    def scalar(parameters, x):
+        return torch.func.functional_call(model, parameters, (x[None],)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(scalar), in_dims=(None, 0))(dict(model.named_parameters()), inputs)
+    rows = torch.cat([g.flatten(1) for g in each.values()], 1).detach().numpy()
+    found = gram(model, lambda m: m(inputs).square().sum(-1), method="engine")
+    np.testing.assert_allclose(found, rows @ rows.T, rtol=tolerance.identity)
+
+
+def test_frozen_parameters_have_no_share_and_need_no_rule(tolerance):
+    model = language_model("gpt2").double()
+    for name, p in model.named_parameters():
+        p.requires_grad_("mlp" in name)
+    assert_equal_to_the_oracle(model, responses(4, 9), tolerance.identity)
+
+
+def test_padding_of_an_embedding_has_no_gradient(tolerance):
+    model = nn.Sequential(nn.Embedding(6, 3, padding_idx=0), nn.Flatten(), nn.Linear(12, 2)).double()
+    tokens = torch.tensor([[0, 1, 2, 0], [3, 3, 0, 5]])
+    assert_equal_to_the_oracle(model, lambda m: m(tokens).square().sum(-1), tolerance.identity)
+
+
+def test_only_the_diagonals_asked_for(tolerance):
+    model, scalars = language_model("llama").double(), responses(6, 12)
+    whole = gram(model, scalars, method="oracle")
+    with Capture(model, 6, offsets=(0, 3)) as seen:
+        scalars(model).sum().backward()
+    pairs = sum(seen.gram_by_parameter().values())
+    wanted = np.abs(np.subtract.outer(range(6), range(6))) % 3 == 0
+    np.testing.assert_allclose(pairs[wanted], whole[wanted], rtol=tolerance.identity)
+    assert (pairs[~wanted] == 0).all()
+
+
+def test_a_backward_pass_of_a_loss_gives_the_scaled_matrix_and_leaves_its_gradients_alone(tolerance):
+    model, scalars = language_model("gpt2").double(), responses(4, 10)
+    slopes = torch.tensor([-0.5, 0.25, 2.0, -1.0], dtype=torch.float64)
+    (scalars(model) @ slopes).backward()
+    plain = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    with Capture(model, 4) as seen:
+        (scalars(model) @ slopes).backward()
+    expected = gram(model, scalars, method="oracle") * np.outer(slopes, slopes)
+    np.testing.assert_allclose(sum(seen.gram_by_parameter().values()), expected, rtol=1e-9, atol=1e-12)
+    assert all(torch.equal(plain[name], p.grad) for name, p in model.named_parameters())
+
+
+def test_hooks_are_gone_afterwards():
+    model, scalars = language_model("llama"), responses(2, 8, dtype=torch.float32)
+    gram(model, scalars, method="engine")
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+
+
+class Shifted(nn.Module):
+    """Uses a layer's weight without calling the layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.layer(x) @ self.layer.weight
+
+
+ROWS = torch.randn(4, 3, dtype=torch.float64)
+REFUSED = {
+    "BatchNorm in training mode": (
+        lambda: nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)),
+        lambda m: m(ROWS).square().sum(-1),
+        "1 is a BatchNorm in training mode",
+    ),
+    "a scalar of all rows": (
+        lambda: nn.Sequential(nn.Linear(3, 3)),
+        lambda m: m(ROWS).square().sum(-1).log_softmax(0),
+        "a scalar depends on another one's rows",
+    ),
+    "columns for rows": (
+        lambda: nn.Linear(3, 4),
+        lambda m: m(ROWS).square().sum(0),
+        "a scalar depends on another one's rows",
+    ),
+    "a weight used without its layer": (Shifted, lambda m: m(ROWS).sum(-1), "outside its module's forward pass"),
+    "rows that scalars do not share": (
+        lambda: nn.Linear(3, 3),
+        lambda m: m(ROWS)[0],
+        "3 scalars do not share the 4 rows",
+    ),
+    "a tuple": (
+        lambda: nn.LSTM(3, 2, batch_first=True),
+        lambda m: m(ROWS[:, None])[0].sum((1, 2)),
+        "expected a tensor",
+    ),
+    "an embedding that scales by frequency": (
+        lambda: nn.Embedding(4, 2, scale_grad_by_freq=True),
+        lambda m: m(torch.tensor([[0], [1]])).sum((1, 2)),
+        "scale_grad_by_freq",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_it_cannot_take_is_refused_and_names_the_oracle(name):
+    make, scalars, message = REFUSED[name]
+    model = make().double()
+    with pytest.raises(InputError, match=message) as refused:
+        gram(model, scalars, method="engine")
+    assert 'method="oracle"' in str(refused.value)
+    assert not any(module._forward_hooks for module in model.modules())
+    gram(model, scalars, method="oracle")
+
+
+def test_auto_takes_the_oracles_way_aloud(tolerance):
+    make, scalars, _ = REFUSED["a weight used without its layer"]
+    model = make().double()
+    with pytest.warns(UserWarning, match="oracle"):
+        found = gram(model, scalars)
+    np.testing.assert_allclose(found, gram(model, scalars, method="oracle"), rtol=tolerance.identity)
