@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
 
     claims = commands.add_parser("claims", help="print the ledger of the papers' claims")
     claims.add_argument("--ledger", type=Path, default=Path("book/claims.yml"), help="default: book/claims.yml")
-    claims.add_argument("--update", type=Path, metavar="RESULTS", help="first write what these records decide")
+    claims.add_argument("--update", type=Path, metavar="RESULTS", help="first write what the records in RESULTS decide")
+    claims.add_argument("--recipe", type=Path, default=Path("recipes/tweets.yaml"), help="whose records these are")
     claims.set_defaults(run=_claims)
 
     shown = commands.add_parser("profile", help="print the profile in force and what it sets")
@@ -75,16 +76,16 @@ def _claims(given: argparse.Namespace) -> None:
     from gentangle.display.claims import load_claims, record_measurement
 
     if given.update:
-        from gentangle.alignment.recipes import PreferenceRecipe, load_recipe
-        from gentangle.alignment.records import load_record
-        from gentangle.alignment.verdicts import verdicts
+        from gentangle.alignment.recipes import load_recipe
+        from gentangle.alignment.records import load_records
+        from gentangle.alignment.verdicts import theorem_verdicts, verdicts
+        from gentangle.provenance import provenance
 
-        recipe = load_recipe("recipes/tweets.yaml")
-        assert isinstance(recipe, PreferenceRecipe)
-        records = {f: [load_record(given.update, recipe.name, f, s) for s in recipe.seeds] for f in recipe.forms}
-        made = records[recipe.forms[0]][0]["provenance"]
-        for name, (status, measured) in verdicts(records).items():
-            record_measurement(name, measured=measured, status=status, provenance=made, path=given.ledger)
+        records = load_records(given.update, load_recipe(given.recipe))
+        runs = next(iter(records.values()))[0]["provenance"]
+        for decided, made in ((theorem_verdicts(), provenance(seed=0, data=None)), (verdicts(records), runs)):
+            for name, (status, measured) in decided.items():
+                record_measurement(name, measured=measured, status=status, provenance=made, path=given.ledger)
     for claim in load_claims(given.ledger):
         print(f"{claim.status:<22} {claim.id}: {claim.statement}")
         print(f"{'':<22} expected {claim.expected}; measured {claim.measured} ({claim.profile}); {claim.test}")

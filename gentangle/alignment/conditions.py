@@ -27,7 +27,7 @@ BOTH_DOWN = "both-down"
 REVERSED = "chosen-down-rejected-up"
 UNMOVED = "unmoved"
 
-#: The three cases of the papers' condition; REVERSED cannot occur at first order for d_w, d_l > 0.
+#: The three cases of the paper's condition; REVERSED cannot occur at first order for d_w, d_l > 0.
 CASES = (INTENDED, BOTH_UP, BOTH_DOWN)
 
 
@@ -49,7 +49,7 @@ def first_order_changes(gram: Any, d_chosen: Any = 1.0, d_rejected: Any = 1.0, e
     Raises:
         InputError: the Gram matrix has another shape, is not finite, or is not symmetric.
 
-    Source: Yuan et al., arXiv 2410.13828, Section 3.
+    Source: Yuan et al., arXiv 2410.13828, the gradient inner product condition.
 
     >>> first_order_changes([[1, 2], [2, 4]]).tolist()  # |w|^2 = 1, |l|^2 = 4, <w,l> = 2: both fall
     [-1.0, -2.0]

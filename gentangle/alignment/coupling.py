@@ -1,7 +1,8 @@
 r"""The margin-gradient coupling as sympy objects: what one SGD step on a pair does to both log-probabilities.
 
 The book prints these objects and the readings of :mod:`gentangle.alignment.conditions` are compiled
-from them, so the formula on the page is the formula that runs. Source: Yuan et al., arXiv 2410.13828, Section 3.
+from them, so the formula on the page is the formula that runs.
+Source: Yuan et al., arXiv 2410.13828, the gradient inner product condition.
 """
 
 import sympy as sp
@@ -11,9 +12,20 @@ from gentangle.alignment.symbols import (
     D_CHOSEN,
     D_REJECTED,
     ETA,
+    GRADIENT_CHOSEN,
+    GRADIENT_REJECTED,
     INNER_PRODUCT,
+    LOGP_CHOSEN,
+    LOGP_REJECTED,
     REJECTED_NORM_SQ,
 )
+
+#: The form of every margin loss: m of the margin, Lambda of the chosen log-probability alone.
+_m, _h_w, _h_l, _likelihood = map(sp.Function, ("m", "h_w", "h_l", "Lambda"))
+MARGIN_LOSS = -(_m(_h_w(LOGP_CHOSEN) - _h_l(LOGP_REJECTED)) + _likelihood(LOGP_CHOSEN))
+
+#: Its gradient, with w and l for the gradients of the two log-probabilities.
+LOSS_GRADIENT = -(D_CHOSEN * GRADIENT_CHOSEN - D_REJECTED * GRADIENT_REJECTED)
 
 #: G of the pair: rows and columns chosen, rejected.
 PAIR_GRAM = sp.Matrix([[CHOSEN_NORM_SQ, INNER_PRODUCT], [INNER_PRODUCT, REJECTED_NORM_SQ]])
@@ -22,19 +34,16 @@ PAIR_GRAM = sp.Matrix([[CHOSEN_NORM_SQ, INNER_PRODUCT], [INNER_PRODUCT, REJECTED
 LOSS_SLOPES = sp.Matrix([-D_CHOSEN, D_REJECTED])
 
 #: First-order changes of (log pi_w, log pi_l) under theta <- theta - eta grad L, that is -eta G c.
-FIRST_ORDER = (-ETA * PAIR_GRAM * LOSS_SLOPES).applyfunc(sp.expand)
+FIRST_ORDER = ETA * (-PAIR_GRAM * LOSS_SLOPES)
 CHANGE_CHOSEN, CHANGE_REJECTED = FIRST_ORDER
 
-#: The change of the margin log pi_w - log pi_l.
-CHANGE_MARGIN = sp.expand(CHANGE_CHOSEN - CHANGE_REJECTED)
-
-#: The conditions of the paper: chosen does not fall, rejected does not rise.
-CHOSEN_DOES_NOT_FALL = sp.Ge(CHANGE_CHOSEN, 0)
-REJECTED_DOES_NOT_RISE = sp.Le(CHANGE_REJECTED, 0)
+#: The conditions of the paper, for d_w, d_l > 0: chosen does not fall, rejected does not rise.
+CHOSEN_CONDITION = sp.Le(INNER_PRODUCT, D_CHOSEN / D_REJECTED * CHOSEN_NORM_SQ)
+REJECTED_CONDITION = sp.Le(INNER_PRODUCT, D_REJECTED / D_CHOSEN * REJECTED_NORM_SQ)
 
 #: Squared norm of the pair's loss gradient, |d_w w - d_l l|^2 = c^T G c, never negative.
 UPDATE_NORM_SQ = sp.expand((LOSS_SLOPES.T * PAIR_GRAM * LOSS_SLOPES)[0])
 
 #: What the loss gains to first order, d_w Delta_w - d_l Delta_l. It equals eta times UPDATE_NORM_SQ,
 #: so with d_w, d_l > 0 chosen down *and* rejected up (both terms negative) cannot happen.
-LOSS_DECREASE = sp.expand(D_CHOSEN * CHANGE_CHOSEN - D_REJECTED * CHANGE_REJECTED)
+LOSS_DECREASE = D_CHOSEN * CHANGE_CHOSEN - D_REJECTED * CHANGE_REJECTED

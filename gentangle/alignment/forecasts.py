@@ -1,9 +1,10 @@
 """What G says a training step will do to every response of its batch, and what the step then did.
 
-Three forecasts, each named for its update:
+Three readings, each named for its update. The first two are made before the step; the third takes the gradients
+from before it and the displacement that the optimizer then made, and tests the linear picture.
 
 ``pair``
-    this pair alone by SGD, the papers' condition;
+    this pair alone by SGD, the paper's condition;
 ``batch``
     the whole batch by SGD, a row of the batch's Gram matrix;
 ``step``
@@ -11,16 +12,17 @@ Three forecasts, each named for its update:
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from gentangle.alignment.conditions import first_order_changes, pair_blocks
+from gentangle.alignment.conditions import case, first_order_changes, pair_blocks
 from gentangle.alignment.objectives import Objective
 from gentangle.alignment.policy import each_response_log_prob, response_log_probs
-from gentangle.errors import InputError
+from gentangle.errors import InputError, nearest
 from gentangle.gradients.oracle import inner_products, jacobian, whole
 from gentangle.gradients.step import parameter_step, sgd_forecast, snapshot, step_forecast
 
@@ -149,17 +151,63 @@ def loss_slopes(
     return (torch.cat([-d_chosen, d_rejected]) / len(chosen)).cpu().numpy()
 
 
-def agreement(rows: Sequence[Mapping[str, Any]], forecast: str, noise_floor: float) -> tuple[float, float, int]:
-    """How a forecast fared: share of right signs, median relative error, and the cases counted.
+@dataclass(frozen=True)
+class Agreement:
+    """How a forecast fared.
 
-    Only changes of at least ``noise_floor`` nats count; below it float32 decides the sign.
+    Attributes:
+        signs: share of changes whose sign it has.
+        error: median of |forecast - measured| / |measured|.
+        commoner: share of changes that have the commoner sign, which a guess without a forecast gets right.
+        cases: changes counted.
     """
-    predicted = np.concatenate([row["forecast"][forecast] for row in rows])
-    measured = np.concatenate([row["measured"] for row in rows])
+
+    signs: float
+    error: float
+    commoner: float
+    cases: int
+
+
+def agreement(
+    rows: Sequence[Mapping[str, Any]], forecast: str, noise_floor: float, side: str | None = None
+) -> Agreement:
+    """Compare a forecast with the measured changes.
+
+    Args:
+        rows: of :class:`ForecastCallback`.
+        forecast: one of ``FORECASTS``.
+        noise_floor: only changes of at least so many nats count; below it float32 decides the sign.
+        side: ``"chosen"`` or ``"rejected"``; both where it is left out.
+
+    Raises:
+        InputError: an unknown forecast or side, or no change that counts.
+    """
+    if forecast not in FORECASTS:
+        raise InputError(f"Unknown forecast {forecast!r}. {nearest(forecast, FORECASTS)}")
+    predicted = _of_side([row["forecast"][forecast] for row in rows], side)
+    measured = _of_side([row["measured"] for row in rows], side)
     counted = np.abs(measured) >= noise_floor
     predicted, measured = predicted[counted], measured[counted]
     if not len(measured):
         raise InputError(f"No measured change reaches the noise floor of {noise_floor} nats: nothing to compare.")
-    signs = float(np.mean(np.sign(predicted) == np.sign(measured)))
-    error = float(np.median(np.abs(predicted - measured) / np.abs(measured)))
-    return signs, error, len(measured)
+    rising = float(np.mean(measured > 0))
+    return Agreement(
+        signs=float(np.mean(np.sign(predicted) == np.sign(measured))),
+        error=float(np.median(np.abs(predicted - measured) / np.abs(measured))),
+        commoner=max(rising, 1 - rising),
+        cases=len(measured),
+    )
+
+
+def measured_cases(rows: Sequence[Mapping[str, Any]], noise_floor: float) -> np.ndarray:
+    """Case of each pair from its measured changes, of the pairs whose two changes both reach ``noise_floor`` nats."""
+    changes = np.concatenate([np.reshape(row["measured"], (2, -1)).T for row in rows])
+    return case(changes[(np.abs(changes) >= noise_floor).all(axis=1)])
+
+
+def _of_side(values: Sequence[Sequence[float]], side: str | None) -> np.ndarray:
+    """Values of batches, 2P each with the chosen ones first, as one array of the side asked for."""
+    halves = {"chosen": slice(0, 1), "rejected": slice(1, 2), None: slice(0, 2)}
+    if side not in halves:
+        raise InputError(f"Unknown side {side!r}. {nearest(str(side), ('chosen', 'rejected'))}")
+    return np.concatenate([np.reshape(batch, (2, -1))[halves[side]].ravel() for batch in values])

@@ -1,6 +1,6 @@
 r"""Margin-based objectives, each defined once, symbolically.
 
-Every one has the form (Yuan et al., arXiv 2410.13828, Section 3)
+Every one has the form (Yuan et al., arXiv 2410.13828, the general margin-based objective)
 
 .. math:: L = -\bigl( m(h_w(\log\pi_w) - h_l(\log\pi_l)) + \Lambda(\log\pi_w) \bigr)
 

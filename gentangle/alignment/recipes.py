@@ -122,6 +122,12 @@ def recipe_from(given: Mapping[str, Any], where: str) -> BaseRecipe | Preference
     recipe: BaseRecipe | PreferenceRecipe = build(_KINDS[kind], {k: v for k, v in given.items() if k != "kind"}, where)
     if isinstance(recipe, PreferenceRecipe):
         objective(recipe.objective)
+        loss_type = recipe.preference.extra.get("loss_type", "sigmoid")
+        if (recipe.objective, loss_type) != ("dpo", "sigmoid"):
+            raise InputError(
+                f"{where}: objective {recipe.objective!r} with TRL's loss_type {loss_type!r}: forecasts and training "
+                "must speak of one loss, and only 'dpo' with 'sigmoid' is known to be one."
+            )
         for form in recipe.forms:
             if form not in FORMS:
                 raise InputError(f"{where}: unknown form {form!r}. {nearest(str(form), FORMS)}")

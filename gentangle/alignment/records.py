@@ -98,6 +98,17 @@ def load_record(results: Path, name: str, form: str, seed: int) -> dict[str, Any
     return dict(json.loads(path.read_text()))
 
 
+def load_records(results: Path, recipe: BaseRecipe | PreferenceRecipe) -> dict[str, list[dict[str, Any]]]:
+    """The reduced records of every seed of a preference recipe, by form.
+
+    Raises:
+        InputError: the recipe makes no records, or one is missing.
+    """
+    if not isinstance(recipe, PreferenceRecipe):
+        raise InputError(f"The recipe {recipe.name} makes a base policy, which has no records.")
+    return {form: [load_record(results, recipe.name, form, s) for s in recipe.seeds] for form in recipe.forms}
+
+
 def rows_of(rows: Sequence[Mapping[str, Any]], kind: str, group: str | None = None) -> list[Mapping[str, Any]]:
     """The rows of a kind, and of a group where one is named."""
     return [row for row in rows if row["kind"] == kind and group in (None, row.get("group"))]

@@ -7,6 +7,7 @@ import numpy as np
 import sympy as sp
 from scipy.special import log_softmax
 
+from gentangle.alignment.compile import compiled
 from gentangle.errors import InputError
 
 #: |w|^2, |l|^2 and <w,l> of one token with shared state h, in p_w, p_l, |p|^2 and |h|^2 (see single_token_gram).
@@ -64,9 +65,10 @@ def single_token_gram(p: Any, chosen: int, rejected: int, hidden_norm_sq: float 
         raise InputError(f"chosen and rejected are both token {chosen}: a pair must differ.")
     p = np.asarray(p, dtype=float)
     token_residual(p, np.array([chosen, rejected]))  # checks p and the indices
-    values = {P_CHOSEN: p[chosen], P_REJECTED: p[rejected], P_NORM_SQ: p @ p, H_NORM_SQ: hidden_norm_sq}
+    symbols = (P_CHOSEN, P_REJECTED, P_NORM_SQ, H_NORM_SQ)
+    values = (p[chosen], p[rejected], p @ p, hidden_norm_sq)
     w, l, inner = (
-        float(formula.subs(values))
+        float(compiled(symbols, formula, "numpy")(*values))
         for formula in (SINGLE_TOKEN_CHOSEN_NORM_SQ, SINGLE_TOKEN_REJECTED_NORM_SQ, SINGLE_TOKEN_INNER_PRODUCT)
     )
     return np.array([[w, inner], [inner, l]])

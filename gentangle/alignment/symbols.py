@@ -17,8 +17,10 @@ MARGIN = sp.Symbol("u", real=True)
 
 BETA, GAMMA, DELTA, LAMBDA, ALPHA = sp.symbols("beta gamma delta lam alpha", real=True)
 
-# The Gram matrix of a pair and what multiplies it.
-CHOSEN_NORM_SQ, REJECTED_NORM_SQ = sp.symbols("chosen_norm_sq rejected_norm_sq", nonnegative=True)
+# The gradients of the two log-probabilities, the Gram matrix of a pair, and what multiplies it.
+GRADIENT_CHOSEN, GRADIENT_REJECTED = sp.symbols("w l", real=True)
+# Factors of a product are printed in the order of their names: d_w before the norm that it multiplies.
+CHOSEN_NORM_SQ, REJECTED_NORM_SQ = sp.symbols("norm_sq_chosen norm_sq_rejected", nonnegative=True)
 INNER_PRODUCT = sp.Symbol("inner_product", real=True)
 D_CHOSEN, D_REJECTED = sp.symbols("d_chosen d_rejected", real=True)
 ETA = sp.Symbol("eta", positive=True)

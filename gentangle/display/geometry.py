@@ -29,7 +29,7 @@ class GradientGeometry(BookWidget):
     r"""Gradients w and l in the plane they span, the update v = d_w w - d_l l, and the predicted changes.
 
     To first order :math:`\Delta\log\pi_w = \eta\langle w, v\rangle`, :math:`\Delta\log\pi_l = \eta\langle l, v\rangle`;
-    d_l is 1, so d_w is the ratio. Source: Yuan et al., arXiv 2410.13828, Section 3.
+    d_l is 1, so d_w is the ratio. Source: Yuan et al., arXiv 2410.13828, the gradient inner product condition.
 
     Args:
         chosen_norm, rejected_norm: :math:`\lVert w\rVert` and :math:`\lVert l\rVert`, in [0.1, 3].

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Rows = Sequence[Mapping[str, Any]]
 FORM_COLOURS = ("C0", "C1", "C2", "C4")
+FORM_MARKERS = ("o", "s", "^", "D")
+TITLES = {"pair": "this pair, SGD", "batch": "batch, SGD", "step": "the step taken"}
 
 
 def mean_log_probs(rows: Rows, side: str, group: str = "held_out") -> np.ndarray:
@@ -22,40 +24,48 @@ def mean_log_probs(rows: Rows, side: str, group: str = "held_out") -> np.ndarray
 
 
 def draw_forecasts(figure: "Figure", rows_by_form: Mapping[str, Rows], forecasts: Sequence[str]) -> None:
-    """Measured change against each forecast, a panel a forecast.
+    """Measured change against each forecast, a panel a forecast, a colour and a marker a form.
 
-    SGD's forecasts are rescaled to the spread of the measured changes: their size is that of another
-    learning rate, their sign and order are what can be compared.
+    SGD's forecasts are rescaled, form by form, to the spread of the measured changes: their size is that of another
+    learning rate, their sign and order are what can be compared, and the diagonal is only a guide to the eye.
     """
     axes = figure.subplots(1, len(forecasts), sharey=True)
     for panel, name in zip(axes, forecasts, strict=True):
-        for (form, rows), colour in zip(rows_by_form.items(), FORM_COLOURS, strict=False):
+        for k, (form, rows) in enumerate(rows_by_form.items()):
             looks = rows_of(rows, "forecast")
             predicted = np.concatenate([row["forecast"][name] for row in looks])
             measured = np.concatenate([row["measured"] for row in looks])
             if name != "step":
                 predicted = predicted * np.std(measured) / np.std(predicted)
-            panel.plot(predicted, measured, ".", color=colour, alpha=0.6, markersize=4, label=form)
+            style = {"color": FORM_COLOURS[k], "marker": FORM_MARKERS[k], "label": form.replace("-", " ")}
+            panel.plot(predicted, measured, linestyle="", alpha=0.6, markersize=3.5, markeredgewidth=0, **style)
         panel.axline((0, 0), slope=1, color="0.5", linewidth=0.8)
-        panel.set(title=name, xlabel="forecast (nats)" if name == "step" else "forecast (rescaled)")
+        panel.axhline(0, color="0.5", linewidth=0.4)
+        panel.axvline(0, color="0.5", linewidth=0.4)
+        panel.set(title=TITLES[name], xlabel="reading (nats)" if name == "step" else "forecast (rescaled)")
     axes[0].set_ylabel("measured change (nats)")
-    axes[-1].legend()
+    axes[0].legend(fontsize="small")
 
 
 def draw_paths(figure: "Figure", records: Mapping[str, Sequence[Record]]) -> None:
-    """Held-out log-probabilities and median cosine over training, a column a form; bands are the range over seeds."""
+    """Change of the mean held-out log-probabilities since step 0, and median cosine, a column a form.
+
+    The bands are the range over seeds; the upper panels have axes of their own.
+    """
     axes = figure.subplots(2, len(records), sharex=True)
     for column, (form, seeds) in enumerate(records.items()):
         looks = [rows_of(record["rows"], "track", "held_out") for record in seeds]
         steps = [look["step"] for look in looks[0]]
         for side, colour in (("chosen", CHOSEN), ("rejected", REJECTED)):
             paths = np.array([mean_log_probs(record["rows"], side) for record in seeds])
-            _band(axes[0, column], steps, paths, colour, side)
+            _band(axes[0, column], steps, paths - paths[:, :1], colour, side)
         cosines = np.array([[median_cosine(look) for look in one] for one in looks])
         _band(axes[1, column], steps, cosines, "C2", "cosine")
+        axes[0, column].axhline(0, color="0.5", linewidth=0.6)
+        axes[1, column].axhline(0, color="0.5", linewidth=0.6)
         axes[0, column].set_title(form.replace("-", " "))
         axes[1, column].set(xlabel="step", ylim=(-1.05, 1.05))
-    axes[0, 0].set_ylabel("log-probability (nats)")
+    axes[0, 0].set_ylabel("change (nats)")
     axes[1, 0].set_ylabel("median cosine")
     axes[0, 0].legend()
 

@@ -3,13 +3,26 @@
 import numpy as np
 import pytest
 import sympy as sp
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import gentangle as g
 from gentangle.alignment import coupling
 from gentangle.alignment.conditions import BOTH_DOWN, BOTH_UP, CASES, INTENDED, REVERSED
-from gentangle.alignment.symbols import CHOSEN_NORM_SQ, D_CHOSEN, D_REJECTED, ETA, INNER_PRODUCT, REJECTED_NORM_SQ
+from gentangle.alignment.symbols import (
+    CHOSEN_NORM_SQ,
+    D_CHOSEN,
+    D_REJECTED,
+    ETA,
+    GRADIENT_CHOSEN,
+    GRADIENT_REJECTED,
+    INNER_PRODUCT,
+    LOGP_CHOSEN,
+    LOGP_REJECTED,
+    MARGIN,
+    REJECTED_NORM_SQ,
+)
 
 vector = st.lists(st.floats(-5, 5), min_size=4, max_size=4).map(np.array)
 slope = st.floats(0.01, 10)
@@ -39,6 +52,9 @@ def test_conditions_are_those_of_the_paper(w, l, d_w, d_l):
     chosen_ok, rejected_ok = g.conditions_hold(gram_of(w, l), d_w, d_l)
     assert chosen_ok == (inner <= d_w / d_l * w_sq)
     assert rejected_ok == (inner <= d_l / d_w * l_sq)
+    numbers = {CHOSEN_NORM_SQ: w_sq, REJECTED_NORM_SQ: l_sq, INNER_PRODUCT: inner, D_CHOSEN: d_w, D_REJECTED: d_l}
+    printed = (coupling.CHOSEN_CONDITION, coupling.REJECTED_CONDITION)
+    assert [bool(condition.subs(numbers)) for condition in printed] == [chosen_ok, rejected_ok]
 
 
 @given(w=vector, l=vector, d_w=slope, d_l=slope)
@@ -55,11 +71,36 @@ def test_the_fourth_case_needs_slopes_of_one_sign():
     assert g.case(g.first_order_changes(np.eye(2), -1.0, -1.0)) == REVERSED
 
 
+@pytest.mark.parametrize("name", g.OBJECTIVES)
+def test_the_printed_gradient_is_autograds(name):
+    """Slopes from the symbolic definition, gradients of two log-probabilities of a softmax, against the loss's own."""
+    theta = torch.tensor([0.3, -0.4, 0.9, 0.1], dtype=torch.float64, requires_grad=True)
+    log_probs = theta.square().log_softmax(-1)[:2]
+    found = torch.autograd.grad(g.objective(name)(*log_probs), theta, retain_graph=True)[0]
+    w, l = (torch.autograd.grad(value, theta, retain_graph=True)[0].numpy() for value in log_probs)
+    slopes = [float(slope) for slope in g.objective(name).slopes(*log_probs.detach())]
+    symbols = (GRADIENT_CHOSEN, GRADIENT_REJECTED, D_CHOSEN, D_REJECTED)
+    np.testing.assert_allclose(sp.lambdify(symbols, coupling.LOSS_GRADIENT)(w, l, *slopes), found, atol=1e-12)
+
+
 def test_the_loss_decreases_by_eta_times_the_updates_squared_norm():
     assert sp.simplify(coupling.LOSS_DECREASE - ETA * coupling.UPDATE_NORM_SQ) == 0
     w, l = sp.symbols("w l", real=True)
     one_dimension = {CHOSEN_NORM_SQ: w**2, REJECTED_NORM_SQ: l**2, INNER_PRODUCT: w * l}
     assert sp.factor(coupling.UPDATE_NORM_SQ.subs(one_dimension)) == sp.factor((D_CHOSEN * w - D_REJECTED * l) ** 2)
+
+
+@pytest.mark.parametrize("name", g.OBJECTIVES)
+def test_every_objective_is_the_printed_margin_loss(name):
+    """Its parts put into the general form give its loss."""
+    o = g.objective(name)
+    m, h_w, h_l, likelihood = (
+        coupling.MARGIN_LOSS.find(sp.Function(part)).pop().func for part in ("m", "h_w", "h_l", "Lambda")
+    )
+    loss = coupling.MARGIN_LOSS.replace(h_w, lambda a: o.h_chosen.subs(LOGP_CHOSEN, a))
+    loss = loss.replace(h_l, lambda a: o.h_rejected.subs(LOGP_REJECTED, a))
+    loss = loss.replace(likelihood, lambda a: o.likelihood.subs(LOGP_CHOSEN, a))
+    assert sp.simplify(loss.replace(m, lambda u: o.m.subs(MARGIN, u)) - o.loss) == 0
 
 
 def test_worked_example_of_the_paper():

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from gentangle import InputError, objective
-from gentangle.alignment.forecasts import FORECASTS, ForecastCallback, agreement
+from gentangle.alignment.conditions import BOTH_UP, INTENDED, REVERSED
+from gentangle.alignment.forecasts import FORECASTS, ForecastCallback, agreement, measured_cases
 from gentangle.alignment.policy import load_policy
 from gentangle.alignment.recipes import Stage
 from gentangle.alignment.training import LogCallback, preference
@@ -30,7 +31,8 @@ def test_under_plain_sgd_the_batch_forecast_is_the_step(tiny_policy, tiny_pairs,
     for row in rows:
         batch, step = (np.array(row["forecast"][name]) for name in ("batch", "step"))
         np.testing.assert_allclose(batch, step, atol=1e-3 * np.abs(step).max())
-    sign, error, counted = agreement(rows, "step", noise_floor=1e-4)
+    found = agreement(rows, "step", noise_floor=1e-4)
+    sign, error, counted = found.signs, found.error, found.cases
     assert counted >= 12
     assert sign == 1
     assert error < 0.05
@@ -45,7 +47,8 @@ def test_for_one_pair_the_pair_forecast_is_the_batch_forecast(tiny_policy, tiny_
 def test_under_adamw_only_the_optimizers_own_step_is_right(tiny_policy, tiny_pairs):
     rows = forecast_rows(tiny_policy, tiny_pairs, steps=6, rate=2e-4, extra={})
     scale = {name: np.abs(np.concatenate([r["forecast"][name] for r in rows])).mean() for name in FORECASTS}
-    sign, error, _ = agreement(rows, "step", noise_floor=1e-4)
+    found = agreement(rows, "step", noise_floor=1e-4)
+    sign, error = found.signs, found.error
     assert sign >= 0.95
     assert error < 0.1
     assert not 0.5 < scale["batch"] / scale["step"] < 2  # SGD's rate is not AdamW's: the sizes have nothing in common
@@ -71,7 +74,7 @@ def test_what_cannot_be_forecast_says_so(tiny_policy, tiny_pairs):
     with pytest.raises(InputError, match="gradient_accumulation_steps is 2"):
         forecast_rows(tiny_policy, tiny_pairs, steps=1, rate=1e-3, extra={"gradient_accumulation_steps": 2})
     with pytest.raises(InputError, match="noise floor"):
-        agreement([{"forecast": {"step": [0.0]}, "measured": [1e-9]}], "step", 1e-4)
+        agreement([{"forecast": {"step": [0.0, 0.0]}, "measured": [1e-9, 0.0]}], "step", 1e-4)
     with pytest.raises(InputError, match="DPOConfig of TRL has no setting 'betta'. Did you mean 'beta'"):
         forecast_rows(tiny_policy, tiny_pairs, steps=1, rate=1e-3, extra={"betta": 1})
 
@@ -87,3 +90,35 @@ def test_the_reference_is_the_policy_as_it_is_given(tiny_policy, tiny_pairs, tmp
     seen = []
     preference(model, tokenizer, tiny_pairs, Stage(1, 4, 1e-4), seed=0, callbacks=[LogCallback(seen.append)])
     assert seen[0]["loss"] == pytest.approx(np.log(2), abs=1e-6)
+
+
+ROWS = [
+    # Two pairs: chosen +1, -2; rejected -3, +4. The forecast has two of the four signs, one on each side.
+    {"measured": [1.0, -2.0, -3.0, 4.0], "forecast": {"pair": [0.5, 1.0, -3.0, -1.0]}},
+    {"measured": [1.0, 1e-9, 1.0, 1.0], "forecast": {"pair": [1.0, 1.0, 1.0, 1.0]}},
+]
+
+
+@pytest.mark.parametrize(
+    ("side", "signs", "commoner", "cases"),
+    [("chosen", 2 / 3, 2 / 3, 3), ("rejected", 3 / 4, 3 / 4, 4), (None, 5 / 7, 5 / 7, 7)],
+)
+def test_agreement_is_counted_by_side_beside_the_guess_that_needs_no_forecast(side, signs, commoner, cases):
+    found = agreement(ROWS, "pair", 1e-3, side)
+    assert (found.signs, found.commoner, found.cases) == (pytest.approx(signs), pytest.approx(commoner), cases)
+
+
+def test_the_median_error_is_relative():
+    assert agreement(ROWS[:1], "pair", 1e-3, "chosen").error == pytest.approx((0.5 + 1.5) / 2)
+
+
+def test_measured_cases_are_of_pairs_whose_two_changes_count():
+    assert measured_cases(ROWS, 1e-3).tolist() == [INTENDED, REVERSED, BOTH_UP]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(("pairs", 1e-3), "Did you mean 'pair'"), (("pair", 1e-3, "chose"), "'chosen'")]
+)
+def test_an_unknown_forecast_or_side_is_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        agreement(ROWS, *arguments)

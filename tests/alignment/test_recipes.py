@@ -32,6 +32,11 @@ MISTAKES = {
     "misspelt key in a part": ({"supervised": {"stepz": 3}}, "supervised: unknown key 'stepz'. Did you mean 'steps'"),
     "unknown form": ({"forms": ["one-tokn"]}, "unknown form 'one-tokn'. Did you mean 'one-token'"),
     "unknown objective": ({"objective": "dppo"}, "Unknown objective 'dppo'. Did you mean"),
+    "an objective that TRL's loss is not": ({"objective": "ipo"}, "'ipo' with TRL's loss_type 'sigmoid'"),
+    "a loss that the objective is not": (
+        {"preference": {"steps": 1, "batch_size": 1, "learning_rate": 1e-3, "extra": {"loss_type": "hinge"}}},
+        "'dpo' with TRL's loss_type 'hinge'",
+    ),
     "unknown kind": ({"kind": "preferences"}, "kind is 'preferences'. Did you mean 'preference'"),
     "a number as text": ({"supervised": {"steps": 3, "batch_size": 4, "learning_rate": "5e-4"}}, "write 5.0e-4"),
     "not a list": ({"seeds": 3}, "seeds is 3, expected a list"),

@@ -7,8 +7,8 @@ import pytest
 from gentangle.alignment.experiment import run_config
 from gentangle.alignment.forecasts import agreement
 from gentangle.alignment.recipes import load_recipe
-from gentangle.alignment.records import load_record, rows_of
-from gentangle.alignment.verdicts import verdicts
+from gentangle.alignment.records import load_records, rows_of
+from gentangle.alignment.verdicts import theorem_verdicts, verdicts
 from gentangle.display.claims import load_claims
 from gentangle.profiles import profile
 from gentangle.runs import RECORD_LIMIT, rounded
@@ -19,7 +19,7 @@ RECIPE = load_recipe(ROOT / "recipes" / "tweets.yaml")
 
 @pytest.fixture(scope="module")
 def records():
-    return {f: [load_record(ROOT / "results", "tweets", f, s) for s in RECIPE.seeds] for f in RECIPE.forms}
+    return load_records(ROOT / "results", RECIPE)
 
 
 def test_records_are_of_the_committed_recipe_and_small(records):
@@ -32,7 +32,7 @@ def test_records_are_of_the_committed_recipe_and_small(records):
 
 def test_status_follows_from_the_records(records):
     ledger = {claim.id: claim for claim in load_claims(ROOT / "book" / "claims.yml")}
-    for name, (status, measured) in verdicts(records).items():
+    for name, (status, measured) in (verdicts(records) | theorem_verdicts()).items():
         assert (ledger[name].status, ledger[name].measured) == (status, measured)
 
 
@@ -40,10 +40,10 @@ def test_the_optimizers_own_step_is_forecast(records):
     """Right sign in at least 95 % of changes above the noise floor, median relative error under 10 %."""
     for seeds in records.values():
         rows = [row for record in seeds for row in rows_of(record["rows"], "forecast")]
-        sign, error, counted = agreement(rows, "step", profile().tolerance.noise_floor)
-        assert counted > 200
-        assert sign >= 0.95
-        assert error < 0.1
+        found = agreement(rows, "step", profile().tolerance.noise_floor)
+        assert found.cases > 200
+        assert found.signs >= 0.95
+        assert found.error < 0.1
 
 
 def test_fine_tuning_beats_the_majority_class(records):
