@@ -157,7 +157,7 @@ class Agreement:
 
     Attributes:
         signs: share of changes whose sign it has.
-        error: median of |forecast - measured| / |measured|.
+        error: median of the relative error, (forecast - measured) over measured without its sign.
         commoner: share of changes that have the commoner sign, which a guess without a forecast gets right.
         cases: changes counted.
     """
