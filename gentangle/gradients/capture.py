@@ -11,7 +11,7 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from gentangle.gradients.factors import Factor, Gather, Products, cross_gram, gram_of, narrowed
+from gentangle.gradients.factors import Factor, Gather, Products, at_least_float32, cross_gram, gram_of, narrowed, times
 from gentangle.gradients.oracle import trainable_parameters
 from gentangle.gradients.refusal import EngineRefusal
 from gentangle.gradients.rules import by_differentiation, embedding, rule_of
@@ -36,9 +36,10 @@ class Capture:
     Args:
         model: a module whose batch has its rows first.
         n: number of scalars; a batch of n m rows counts m neighbouring rows to each. It may be set after the
-            forward pass.
+            forward pass; left out, each row is a scalar.
         offsets: only the entries (i, i + d) for these d, all by default. ``(0, n // 2)`` are the pairs of a batch
             with its chosen rows first.
+        keep: hold on to the factors of the gradients, for :meth:`changes`.
 
     After the backward pass :meth:`gram_by_parameter` gives the *scaled* matrix :math:`S_{ij} = c_i c_j G_{ij}` with
     :math:`c_i = \partial L/\partial s_i`, parameter by parameter.
@@ -48,13 +49,16 @@ class Capture:
             module whose output has not the batch's rows first.
     """
 
-    def __init__(self, model: nn.Module, n: int | None = None, offsets: Iterable[int] | None = None) -> None:
-        self.model, self.n = model, n
-        self.offsets = offsets
-        self.names = {id(p): name for name, p in trainable_parameters(model).items()}
+    def __init__(
+        self, model: nn.Module, n: int | None = None, offsets: Iterable[int] | None = None, *, keep: bool = False
+    ) -> None:
+        self.model, self.n, self.offsets, self.keep = model, n, offsets, keep
+        self.names = list(trainable_parameters(model))
+        self.own = own_parameters(model)
         self.edges: list[GradientEdge] = []
-        self._uses: dict[int, _Uses] = {key: _Uses() for key in self.names}
-        self._shares: dict[int, torch.Tensor] = {}
+        self._uses = {name: _Uses() for name in self.names}
+        self._shares: dict[str, torch.Tensor] = {}
+        self._kept: list[tuple[str, Factor]] = []
         self._products = Products()
         self._handles: list[RemovableHandle] = []
         self._busy = False
@@ -62,9 +66,8 @@ class Capture:
 
     def __enter__(self) -> Self:
         refuse_coupled_rows(self.model)
-        for module in self.model.modules():
-            if any(p.requires_grad for p in module.parameters(recurse=False)):
-                self._handles.append(module.register_forward_hook(self._forward, with_kwargs=True))
+        for module in self.own:
+            self._handles.append(module.register_forward_hook(self._forward, with_kwargs=True))
         return self
 
     def __exit__(
@@ -76,13 +79,26 @@ class Capture:
 
     def gram_by_parameter(self) -> dict[str, np.ndarray]:
         """Each parameter's share of the scaled matrix, (n, n) in float64; entries that were not asked for are 0."""
-        shares = {}
-        for key, name in self.names.items():
-            share = (
-                self._shares[key].double().cpu().numpy() if key in self._shares else np.zeros((self._scalars(),) * 2)
-            )
+        n, shares = self._scalars(), {}
+        for name in self.names:
+            share = self._shares[name].double().cpu().numpy() if name in self._shares else np.zeros((n, n))
             shares[name] = (share + share.T) / 2  # BLAS rounds the two halves apart
         return shares
+
+    def changes(self, step: Mapping[str, torch.Tensor]) -> np.ndarray:
+        r"""First-order change :math:`c_i \langle g_i, \Delta\theta\rangle` of every scalar, times its c_i, shape (n,).
+
+        Args:
+            step: the parameters' step by name, as :func:`gentangle.gradients.parameter_step` gives it.
+
+        Raises:
+            EngineRefusal: the capture was not made with ``keep=True``.
+        """
+        if not self.keep:
+            raise EngineRefusal("The factors of the gradients were not kept (keep=True)")
+        with torch.no_grad():
+            changes = torch.stack([times(factor, step[name]).double() for name, factor in self._kept]).sum(0)
+        return np.asarray(changes.cpu())
 
     def _forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         if self._busy or not torch.is_grad_enabled():
@@ -105,12 +121,9 @@ class Capture:
                 f"{type(module).__name__} gave a tensor of shape {tuple(output.shape)}, expected the batch's "
                 f"{self._batch_rows(inputs)} rows first"
             )
-        for p in module.parameters(recurse=False):
-            if p.requires_grad:
-                uses = self._uses[id(p)]
-                uses.made += 1
-                if rule_of(module) is embedding:
-                    uses.gathers.append(args[0])
+        for name in self.own[module].values():
+            index = args[0] if args else next(iter(kwargs.values()))
+            self.announce(name, index if rule_of(module) is embedding else None)
         self._handles.append(output.register_hook(lambda b: self._backward(module, args, kwargs, b)))
         self.edges.append(get_gradient_edge(output))  # the tensor itself may yet be changed in place
         return result
@@ -125,6 +138,8 @@ class Capture:
         return self._rows
 
     def _scalars(self) -> int:
+        if self.n is None:
+            self.n = self._rows
         if self.n is None or self._rows is None or self._rows % self.n:
             raise EngineRefusal(
                 f"{self.n} scalars do not share the {self._rows} rows of the batch evenly, expected one row, or "
@@ -137,28 +152,47 @@ class Capture:
         try:
             with torch.no_grad():
                 rule, n = rule_of(module), self._scalars()
-                x = args[0] if args else next(iter(kwargs.values()))
-                b = b.detach()
+                x, b = args[0] if args else next(iter(kwargs.values())), b.detach()
                 if rule is None:
                     found = by_differentiation(module, args, kwargs, b, n)
                 else:
-                    found = rule(module, x.detach().to(b.dtype) if x.is_floating_point() else x, b, n)
-                for name, p in module.named_parameters(recurse=False):
-                    if p.requires_grad:
-                        self._add(id(p), found[name])
+                    # Under autocast the layer saw its input in the output's precision; products are taken in float32.
+                    x = at_least_float32(x.detach().to(b.dtype)) if x.is_floating_point() else x
+                    found = rule(module, x, at_least_float32(b), n)
+                for own, name in self.own[module].items():
+                    self.arrive(name, found[own])
         finally:
             self._busy = False
 
-    def _add(self, key: int, factor: Factor) -> None:
-        uses, n = self._uses[key], self._scalars()
+    def announce(self, name: str, index: torch.Tensor | None = None) -> None:
+        """Say that the forward pass used a parameter; ``index`` are the rows that an embedding took of it."""
+        self._uses[name].made += 1
+        if index is not None:
+            self._uses[name].gathers.append(index.flatten())
+
+    def arrive(self, name: str, factor: Factor) -> None:
+        """Take in the gradients of one announced use of a parameter."""
+        uses, n = self._uses[name], self._scalars()
         offsets = range(n) if self.offsets is None else self.offsets
         share = gram_of(factor, offsets, self._products)
         for other in uses.arrived:
             share = share + cross_gram(other, factor, offsets)
-        self._shares[key] = self._shares[key] + share if key in self._shares else share
+        self._shares[name] = self._shares[name] + share if name in self._shares else share
+        if self.keep:
+            self._kept.append((name, factor))
         if uses.made > len(uses.arrived) + 1:
             still_gathers = len(uses.gathers) == uses.made - len(uses.arrived) - 1 and not isinstance(factor, Gather)
-            uses.arrived.append(narrowed(factor, torch.cat(uses.gathers, 1)) if still_gathers else factor)
+            uses.arrived.append(narrowed(factor, torch.cat(uses.gathers)) if still_gathers else factor)
+
+
+def own_parameters(model: nn.Module) -> dict[nn.Module, dict[str, str]]:
+    """For each module that owns trainable parameters, its name of each and the model's; tied ones have one name."""
+    first = {id(p): name for name, p in trainable_parameters(model).items()}
+    own = {
+        module: {name: first[id(p)] for name, p in module.named_parameters(recurse=False) if id(p) in first}
+        for module in model.modules()
+    }
+    return {module: names for module, names in own.items() if names}
 
 
 def refuse_coupled_rows(model: nn.Module) -> None:

@@ -119,6 +119,15 @@ def cross_gram(one: Factor, other: Factor, offsets: Iterable[int]) -> torch.Tens
     return _fill(_size(one), sums, one.right)
 
 
+def times(factor: Factor, step: torch.Tensor) -> torch.Tensor:
+    """Inner product of every row's gradient with one step of the parameter, (R,)."""
+    if isinstance(factor, Formed):
+        return factor.rows @ step.flatten().to(factor.rows.dtype)
+    step = step.to(factor.right.dtype)
+    moved = step[factor.index] if isinstance(factor, Gather) else factor.left @ step
+    return (moved * factor.right).flatten(1).sum(1)
+
+
 def narrowed(factor: Factor, index: torch.Tensor) -> Factor:
     """Of a factor with a wide left side, only the columns that products with ``Gather(index)`` read."""
     if not isinstance(factor, Outer):
@@ -140,6 +149,11 @@ class _Narrowed(Outer):
 
     def formed(self) -> torch.Tensor:
         raise AssertionError("a narrowed factor is multiplied with a Gather alone")
+
+
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in a precision in which inner products are taken."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
 def _size(factor: Factor) -> int:

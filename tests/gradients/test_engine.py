@@ -150,6 +150,16 @@ REFUSED = {
         lambda m: m(ROWS).square().sum(-1).log_softmax(0),
         "a scalar depends on another one's rows",
     ),
+    "two scalars in each other's rows": (
+        lambda: nn.Linear(3, 3),
+        lambda m: m(ROWS[:2]).square().sum(-1).flip(0) + 0 * m(ROWS[:2])[:, 0],
+        "a scalar depends on another one's rows",
+    ),
+    "calls of different batches": (
+        lambda: nn.Linear(3, 3),
+        lambda m: torch.stack([m(ROWS[:2]).square().sum(), m(ROWS[:1]).square().sum()]),
+        "a scalar depends on another one's rows",
+    ),
     "columns for rows": (
         lambda: nn.Linear(3, 4),
         lambda m: m(ROWS).square().sum(0),
