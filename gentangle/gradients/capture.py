@@ -11,7 +11,18 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from gentangle.gradients.factors import Factor, Gather, Products, at_least_float32, cross_gram, gram_of, narrowed, times
+from gentangle.gradients.factors import (
+    Factor,
+    Formed,
+    Gather,
+    Products,
+    at_least_float32,
+    combined,
+    cross_gram,
+    gram_of,
+    narrowed,
+    times,
+)
 from gentangle.gradients.oracle import trainable_parameters
 from gentangle.gradients.refusal import EngineRefusal
 from gentangle.gradients.rules import by_differentiation, embedding, rule_of
@@ -39,7 +50,7 @@ class Capture:
             forward pass; left out, each row is a scalar.
         offsets: only the entries (i, i + d) for these d, all by default. ``(0, n // 2)`` are the pairs of a batch
             with its chosen rows first.
-        keep: hold on to the factors of the gradients, for :meth:`changes`.
+        keep: hold on to the factors of the gradients, for :meth:`changes` and :meth:`combination`.
 
     After the backward pass :meth:`gram_by_parameter` gives the *scaled* matrix :math:`S_{ij} = c_i c_j G_{ij}` with
     :math:`c_i = \partial L/\partial s_i`, parameter by parameter.
@@ -52,12 +63,13 @@ class Capture:
     def __init__(
         self, model: nn.Module, n: int | None = None, offsets: Iterable[int] | None = None, *, keep: bool = False
     ) -> None:
-        self.model, self.n, self.offsets, self.keep = model, n, offsets, keep
+        self.model, self.n, self.keep = model, n, keep
+        self.offsets = None if offsets is None else sorted(set(offsets))
         self.names = list(trainable_parameters(model))
         self.own = own_parameters(model)
         self.edges: list[GradientEdge] = []
         self._uses = {name: _Uses() for name in self.names}
-        self._shares: dict[str, torch.Tensor] = {}
+        self._diagonals: dict[str, dict[int, list[torch.Tensor]]] = {}
         self._kept: list[tuple[str, Factor]] = []
         self._products = Products()
         self._handles: list[RemovableHandle] = []
@@ -81,8 +93,11 @@ class Capture:
         """Each parameter's share of the scaled matrix, (n, n) in float64; entries that were not asked for are 0."""
         n, shares = self._scalars(), {}
         for name in self.names:
-            share = self._shares[name].double().cpu().numpy() if name in self._shares else np.zeros((n, n))
-            shares[name] = (share + share.T) / 2  # BLAS rounds the two halves apart
+            shares[name] = np.zeros((n, n))
+            for offset, parts in self._diagonals.get(name, {}).items():
+                i = np.arange(n - offset)
+                values = torch.stack(parts).double().sum(0).cpu().numpy()
+                shares[name][i, i + offset] = shares[name][i + offset, i] = values
         return shares
 
     def changes(self, step: Mapping[str, torch.Tensor]) -> np.ndarray:
@@ -94,11 +109,32 @@ class Capture:
         Raises:
             EngineRefusal: the capture was not made with ``keep=True``.
         """
-        if not self.keep:
-            raise EngineRefusal("The factors of the gradients were not kept (keep=True)")
+        self._require_factors()
         with torch.no_grad():
             changes = torch.stack([times(factor, step[name]).double() for name, factor in self._kept]).sum(0)
         return np.asarray(changes.cpu())
+
+    def combination(self, weights: Any) -> dict[str, torch.Tensor]:
+        r"""The update :math:`\sum_i a_i c_i g_i`, by parameter, without another backward pass.
+
+        Args:
+            weights: a, shape (n,), the same for the gradients of all parameters.
+
+        Raises:
+            EngineRefusal: the capture was not made with ``keep=True``.
+        """
+        self._require_factors()
+        found: dict[str, torch.Tensor] = {}
+        with torch.no_grad():
+            for name, factor in self._kept:
+                part = combined(factor, _like(weights, factor))
+                found[name] = found[name] + part.reshape(found[name].shape) if name in found else part
+        parameters = trainable_parameters(self.model)
+        return {name: part.reshape(parameters[name].shape).to(parameters[name].dtype) for name, part in found.items()}
+
+    def _require_factors(self) -> None:
+        if not self.keep:
+            raise EngineRefusal("The factors of the gradients were not kept (keep=True)")
 
     def _forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         if self._busy or not torch.is_grad_enabled():
@@ -174,10 +210,12 @@ class Capture:
         """Take in the gradients of one announced use of a parameter."""
         uses, n = self._uses[name], self._scalars()
         offsets = range(n) if self.offsets is None else self.offsets
-        share = gram_of(factor, offsets, self._products)
-        for other in uses.arrived:
-            share = share + cross_gram(other, factor, offsets)
-        self._shares[name] = self._shares[name] + share if name in self._shares else share
+        for found in (
+            gram_of(factor, offsets, self._products),
+            *(cross_gram(other, factor, offsets) for other in uses.arrived),
+        ):
+            for offset, values in found.items():
+                self._diagonals.setdefault(name, {}).setdefault(offset, []).append(values)
         if self.keep:
             self._kept.append((name, factor))
         if uses.made > len(uses.arrived) + 1:
@@ -203,6 +241,11 @@ def refuse_coupled_rows(model: nn.Module) -> None:
                 f"{name or type(module).__name__} is a BatchNorm in training mode: it couples the rows of a batch, so "
                 "a row has no gradient of its own (after model.eval() it has)"
             )
+
+
+def _like(weights: Any, factor: Factor) -> torch.Tensor:
+    numbers = factor.rows if isinstance(factor, Formed) else factor.right
+    return torch.as_tensor(weights, dtype=numbers.dtype, device=numbers.device)
 
 
 def _expanded(value: Any, rows: int) -> Any:

@@ -8,7 +8,7 @@ With T positions a block (i, j) costs :math:`T^2 (L + M)` multiplications for a 
 :math:`T L M` for forming a gradient and :math:`L M` for each product of two: the cheaper way is taken.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,8 +17,8 @@ import torch
 MEMORY = 20
 #: Positions of a row are cut into pieces of this length, so that the symmetric half of a row with itself is skipped.
 PIECE = 64
-#: A factor this many times wider than a row is long is searched for positions that are zero (prompts, at the head).
-WIDE = 16
+#: A factor of this width (a vocabulary's) is searched for positions that are zero: the prompt's, at the head.
+WIDE = 8192
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Outer:
     right: torch.Tensor
 
     def __post_init__(self) -> None:
-        if max(self.left.shape[-1], self.right.shape[-1]) > WIDE * self.left.shape[1]:
+        if max(self.left.shape[-1], self.right.shape[-1]) >= WIDE:
             self._drop_zero_positions()
 
     def _drop_zero_positions(self) -> None:
@@ -99,24 +99,27 @@ class Formed:
 Factor = Outer | Gather | Formed
 
 
-def gram_of(factor: Factor, offsets: Iterable[int], products: Products) -> torch.Tensor:
-    """Inner products <g_i, g_{i + d}> of one parameter's gradients for d in ``offsets``: (R, R), else zero."""
-    offsets = sorted(offsets)
+#: Inner products <g_i, g_{i + d}> for i = 0 .. R - d - 1, by d.
+Diagonals = dict[int, torch.Tensor]
+
+
+def gram_of(factor: Factor, offsets: Sequence[int], products: Products) -> Diagonals:
+    """Inner products of one parameter's gradients, the diagonals ``offsets`` of their Gram matrix."""
     if isinstance(factor, Outer) and _contraction_is_cheaper(factor, offsets):
-        return _fill(_size(factor), {d: _contract_self(factor, d, products) for d in offsets}, factor.left)
+        return {d: _contract_self(factor, d, products) for d in offsets}
     if isinstance(factor, Gather):
-        return _fill(_size(factor), {d: _contract(factor, factor, d) for d in offsets}, factor.right)
-    return _of_formed(factor.formed(), None, offsets)
+        return {d: _contract(factor, factor, d) for d in offsets}
+    rows = factor.formed()
+    return _of_formed(rows, rows, offsets)
 
 
-def cross_gram(one: Factor, other: Factor, offsets: Iterable[int]) -> torch.Tensor:
-    """What two uses of one parameter add to its Gram matrix: <u_i, v_{i+d}> + <v_i, u_{i+d}>, (R, R)."""
-    offsets = sorted(offsets)
+def cross_gram(one: Factor, other: Factor, offsets: Sequence[int]) -> Diagonals:
+    """What two uses of one parameter add to its Gram matrix: <u_i, v_{i+d}> + <v_i, u_{i+d}>."""
     if isinstance(one, Formed) or isinstance(other, Formed):
         u, v = one.formed(), other.formed()
-        return _of_formed(u, v, offsets) + _of_formed(v, u, offsets)
-    sums = {d: _contract(one, other, d) + _contract(other, one, d) for d in offsets}
-    return _fill(_size(one), sums, one.right)
+        back = _of_formed(v, u, offsets)
+        return {d: there + back[d] for d, there in _of_formed(u, v, offsets).items()}
+    return {d: _contract(one, other, d) + _contract(other, one, d) for d in offsets}
 
 
 def times(factor: Factor, step: torch.Tensor) -> torch.Tensor:
@@ -126,6 +129,16 @@ def times(factor: Factor, step: torch.Tensor) -> torch.Tensor:
     step = step.to(factor.right.dtype)
     moved = step[factor.index] if isinstance(factor, Gather) else factor.left @ step
     return (moved * factor.right).flatten(1).sum(1)
+
+
+def combined(factor: Factor, weights: torch.Tensor) -> torch.Tensor:
+    """The weighted sum of the rows' gradients, in the parameter's own numbers, flat where the factor is formed."""
+    if isinstance(factor, Formed):
+        return weights @ factor.rows
+    right = (factor.right * weights[:, None, None]).flatten(0, 1)
+    if isinstance(factor, Gather):
+        return right.new_zeros(factor.size, right.shape[-1]).index_add_(0, factor.index.flatten(), right)
+    return factor.left.flatten(0, 1).mT @ right
 
 
 def narrowed(factor: Factor, index: torch.Tensor) -> Factor:
@@ -156,11 +169,7 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def _size(factor: Factor) -> int:
-    return len(factor.rows if isinstance(factor, Formed) else factor.right)
-
-
-def _contraction_is_cheaper(factor: Outer, offsets: list[int]) -> bool:
+def _contraction_is_cheaper(factor: Outer, offsets: Sequence[int]) -> bool:
     rows, length, left = factor.left.shape
     weight = left * factor.right.shape[-1]
     blocks = sum(rows - d for d in offsets)
@@ -211,18 +220,9 @@ def _columns(factor: Factor, index: torch.Tensor, start: int, count: int) -> tor
     return left.gather(2, place[:, None, :].expand(-1, left.shape[1], -1))
 
 
-def _of_formed(u: torch.Tensor, v: torch.Tensor | None, offsets: list[int]) -> torch.Tensor:
-    v = u if v is None else v
+def _of_formed(u: torch.Tensor, v: torch.Tensor, offsets: Sequence[int]) -> Diagonals:
     rows = len(u)
     if len(offsets) == rows:
-        return u @ v.mT
-    return _fill(rows, {d: (u[: rows - d] * v[d:]).sum(1) for d in offsets}, u)
-
-
-def _fill(rows: int, diagonals: dict[int, torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-    whole = torch.zeros(rows, rows, dtype=like.dtype, device=like.device)
-    for offset, values in diagonals.items():
-        whole.diagonal(offset).copy_(values)
-        if offset:
-            whole.diagonal(-offset).copy_(values)
-    return whole
+        whole = u @ v.mT
+        return {d: whole.diagonal(d) for d in offsets}
+    return {d: (u[: rows - d] * v[d:]).sum(1) for d in offsets}

@@ -53,10 +53,26 @@ def layer_norm(module: nn.LayerNorm, x: torch.Tensor, b: torch.Tensor, n: int) -
     }
 
 
+def rms_norm(module: Any, x: torch.Tensor, b: torch.Tensor, n: int) -> dict[str, Factor]:
+    """y = weight * x / sqrt(mean x^2 + eps), normalised in float32 as transformers does it."""
+    eps = module.variance_epsilon
+    wide = x.float()
+    normalised = (wide * (wide.square().mean(-1, keepdim=True) + eps).rsqrt()).to(b.dtype)
+    return {"weight": Formed((b * normalised).reshape(n, -1, x.shape[-1]).sum(1))}
+
+
 _RULES: Mapping[type, Rule] = {
     nn.Linear: linear,
     nn.Embedding: embedding,
     nn.LayerNorm: layer_norm,
+}
+#: Classes of transformers by name, so that it need not be imported; their forward passes are those of the rules.
+_TRANSFORMERS: Mapping[str, Rule] = {
+    "Conv1D": conv1d,
+    "LlamaRMSNorm": rms_norm,
+    "MistralRMSNorm": rms_norm,
+    "Qwen2RMSNorm": rms_norm,
+    "Qwen3RMSNorm": rms_norm,
 }
 
 
@@ -65,9 +81,7 @@ def rule_of(module: nn.Module) -> Rule | None:
     if type(module) in _RULES:
         return _RULES[type(module)]
     kind = type(module)
-    if (kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D"):
-        return conv1d
-    return None
+    return _TRANSFORMERS.get(kind.__name__) if kind.__module__.startswith("transformers.") else None
 
 
 def by_differentiation(

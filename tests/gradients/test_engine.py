@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gentangle import InputError, gram, gram_by_parameter
-from gentangle.gradients import factors
+from gentangle.gradients import factors, jacobian, step_forecast
 from gentangle.gradients.capture import Capture
+from gentangle.gradients.fused_head import FusedHead
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from models import convolutional, images, language_model, responses
+from models import VOCABULARY, convolutional, images, language_model, responses
 
 ARCHITECTURES = ("gpt2", "llama", "gpt_neox", "opt", "qwen2")
 
@@ -118,6 +119,77 @@ def test_a_backward_pass_of_a_loss_gives_the_scaled_matrix_and_leaves_its_gradie
     expected = gram(model, scalars, method="oracle") * np.outer(slopes, slopes)
     np.testing.assert_allclose(sum(seen.gram_by_parameter().values()), expected, rtol=1e-9, atol=1e-12)
     assert all(torch.equal(plain[name], p.grad) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_combination_and_the_changes_of_a_step_come_from_the_kept_factors(name):
+    """Against the rows that the oracle forms, with tied embeddings among them."""
+    model, scalars = language_model(name).double(), responses(4, 10)
+    rows, weights = jacobian(model, scalars), np.array([0.5, -2.0, 0.1, 1.0])
+    with Capture(model, keep=True) as seen:
+        scalars(model).sum().backward()
+    for parameter, update in seen.combination(weights).items():
+        expected = torch.as_tensor(weights) @ rows[parameter]
+        torch.testing.assert_close(
+            update.flatten(), expected, rtol=1e-7, atol=1e-9 * float(expected.abs().max()) + 1e-12
+        )
+    step = {parameter: torch.randn_like(p) for parameter, p in model.named_parameters()}
+    np.testing.assert_allclose(seen.changes(step), step_forecast(rows, step), rtol=1e-7)
+
+
+def test_what_was_not_kept_cannot_be_asked_for():
+    model, scalars = language_model("gpt2"), responses(2, 8, dtype=torch.float32)
+    with Capture(model) as seen:
+        scalars(model).sum().backward()
+    with pytest.raises(InputError, match="keep=True"):
+        seen.changes({})
+    with pytest.raises(InputError, match="keep=True"):
+        seen.combination([1.0, 1.0])
+
+
+class TestFusedHead:
+    """TRL's head, which calls no module: its share, and the slopes and log-probabilities read at it."""
+
+    @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+    @pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox"])
+    def test_scaled_matrix_slopes_and_log_probabilities(self, name, tied, tolerance):
+        from trl.trainer.utils import add_fused_lm_head
+
+        model, slopes = language_model(name, tied=tied), torch.tensor([-0.5, 0.3, -2.0, 1.0])
+        ids = torch.randint(2, VOCABULARY, (4, 12), generator=torch.Generator().manual_seed(0))
+        labels = ids.masked_fill(torch.arange(12) < 5, -100)
+
+        def scalars(m):
+            found = m(input_ids=ids, use_cache=False).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])
+            return (found.squeeze(-1) * (labels[:, 1:] != -100)).sum(-1)
+
+        expected, values = gram(model, scalars, method="oracle"), scalars(model).detach()
+        add_fused_lm_head(model)
+        with Capture(model) as seen, FusedHead(seen, model) as head:
+            output = model(input_ids=ids, use_cache=False, labels=labels, fused_lm_head=True)
+            (output.log_probs.sum(1) @ slopes).backward()
+        found = sum(seen.gram_by_parameter().values()) / np.outer(slopes, slopes)
+        assert np.abs(found - expected).max() <= tolerance.gram * np.abs(expected).max()
+        torch.testing.assert_close(head.slopes, slopes)
+        torch.testing.assert_close(head.log_probs, values, atol=tolerance.log_prob, rtol=0)
+
+    def test_a_row_with_several_slopes_has_none(self):
+        from trl.trainer.utils import add_fused_lm_head
+
+        model = language_model("gpt2")
+        add_fused_lm_head(model)
+        ids = torch.arange(2, 14).reshape(2, 6)
+        with Capture(model) as seen, FusedHead(seen, model) as head:
+            output = model(input_ids=ids, use_cache=False, labels=ids, fused_lm_head=True)
+            (output.log_probs * torch.tensor([[1.0] * 5, [1.0, 2.0, 1.0, 1.0, 1.0]])).sum().backward()
+        assert head.slopes[0] == 1
+        assert head.slopes[1].isnan()
+
+    def test_a_head_that_squashes_its_logits_is_refused(self):
+        model = language_model("gpt2")
+        model.config.final_logit_softcapping = 30.0
+        with pytest.raises(InputError, match="final_logit_softcapping = 30"), Capture(model) as seen:
+            FusedHead(seen, model)
 
 
 def test_hooks_are_gone_afterwards():
