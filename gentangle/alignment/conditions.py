@@ -149,6 +149,61 @@ def normalised_inner_products(gram: Any) -> np.ndarray:
         return matrix[..., 0, 1, None] / np.stack([matrix[..., 0, 0], matrix[..., 1, 1]], axis=-1)
 
 
+def band_distance(gram: Any, d_chosen: Any = 1.0, d_rejected: Any = 1.0) -> np.ndarray:
+    r"""How far a pair's slopes lie outside the disentanglement band, shape (...), 0 inside it.
+
+    With :math:`r = d_w/d_l`, :math:`r^* = \lVert l\rVert/\lVert w\rVert` and the cosine :math:`\rho > 0`, chosen rises
+    and rejected falls iff :math:`|\log r - \log r^*| \le -\log\rho`; the distance is the excess, in units of log r.
+    For :math:`\rho \le 0` every r > 0 will do. It is the two conditions in one line.
+
+    Raises:
+        InputError: a slope is not positive.
+
+    Source: Chen et al., arXiv 2604.18239.
+    """
+    matrix = _pair_gram(gram)
+    d_w, d_l = np.asarray(d_chosen, dtype=float), np.asarray(d_rejected, dtype=float)
+    if not (np.all(d_w > 0) and np.all(d_l > 0)):
+        raise InputError("The disentanglement band is defined for positive slopes d_w and d_l alone.")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        off_centre = np.abs(np.log(d_w / d_l) - np.log(matrix[..., 1, 1] / matrix[..., 0, 0]) / 2)
+        rho = cosine(matrix)
+        return np.where(rho > 0, np.maximum(0, off_centre + np.log(rho)), 0.0)
+
+
+#: Who moves a chosen log-probability in an SGD step on a batch, in the order of :func:`attribution`'s columns.
+PUSHES = ("own_chosen", "own_rejected", "other_chosen", "other_rejected")
+
+
+def attribution(scaled_gram: Any, loss_slopes: Any, eta: Any = 1.0) -> np.ndarray:
+    r"""First-order change of each chosen log-probability under SGD on a batch, split by whose gradients moved it.
+
+    :math:`\Delta \log\pi_{w_j} = -\eta \sum_i S_{i w_j} / c_{w_j}`: the sum runs over the pair's own chosen response,
+    its own rejected one, the chosen ones of the other pairs, and their rejected ones.
+
+    Args:
+        scaled_gram: S of the batch, shape (2P, 2P), chosen rows first.
+        loss_slopes: c, shape (2P,).
+        eta: learning rate.
+
+    Returns:
+        Shape (P, 4) in nats, columns as in ``PUSHES``; a row adds up to the forecast for the batch. NaN where c is 0.
+
+    Raises:
+        InputError: shapes that do not fit.
+    """
+    matrix, slopes = np.asarray(scaled_gram, dtype=float), np.asarray(loss_slopes, dtype=float)
+    pairs = len(pair_blocks(matrix))
+    if slopes.shape != (2 * pairs,):
+        raise InputError(f"loss_slopes has shape {slopes.shape}, expected ({2 * pairs},): one for each row of S.")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        moves = -eta * matrix[:, :pairs] / slopes[:pairs]  # of row i on the chosen response of column j
+    own = np.arange(pairs)
+    own_chosen, own_rejected = moves[own, own], moves[own + pairs, own]
+    chosen, rejected = moves[:pairs].sum(0) - own_chosen, moves[pairs:].sum(0) - own_rejected
+    return np.stack([own_chosen, own_rejected, chosen, rejected], axis=-1)
+
+
 def pair_blocks(gram: Any) -> np.ndarray:
     """The 2x2 Gram matrix of every pair of a batch, shape (P, 2, 2), from the whole one of shape (2P, 2P).
 

@@ -73,7 +73,7 @@ class Capture:
         self._kept: list[tuple[str, Factor]] = []
         self._products = Products()
         self._handles: list[RemovableHandle] = []
-        self._busy = False
+        self._busy = self._arriving = False
         self._rows: int | None = None
 
     def __enter__(self) -> Self:
@@ -137,7 +137,8 @@ class Capture:
             raise EngineRefusal("The factors of the gradients were not kept (keep=True)")
 
     def _forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        if self._busy or not torch.is_grad_enabled():
+        # What is run again once gradients arrive is a checkpointed layer, whose first pass was seen.
+        if self._busy or self._arriving or not torch.is_grad_enabled():
             return None
         if not isinstance(output, torch.Tensor):
             raise EngineRefusal(
@@ -160,7 +161,8 @@ class Capture:
         for name in self.own[module].values():
             index = args[0] if args else next(iter(kwargs.values()))
             self.announce(name, index if rule_of(module) is embedding else None)
-        self._handles.append(output.register_hook(lambda b: self._backward(module, args, kwargs, b)))
+        call = [(module, args, kwargs)]  # emptied when its gradient arrives: activations are not held longer
+        self._handles.append(output.register_hook(lambda b: self._backward(*call.pop(), b)))
         self.edges.append(get_gradient_edge(output))  # the tensor itself may yet be changed in place
         return result
 
@@ -184,7 +186,7 @@ class Capture:
         return self.n
 
     def _backward(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], b: torch.Tensor) -> None:
-        self._busy = True
+        self._busy = self._arriving = True
         try:
             with torch.no_grad():
                 rule, n = rule_of(module), self._scalars()
@@ -200,6 +202,10 @@ class Capture:
         finally:
             self._busy = False
 
+    def begin_backward(self) -> None:
+        """Say that gradients arrive: whatever is run forward from now on is a checkpointed layer, once more."""
+        self._arriving = True
+
     def announce(self, name: str, index: torch.Tensor | None = None) -> None:
         """Say that the forward pass used a parameter; ``index`` are the rows that an embedding took of it."""
         self._uses[name].made += 1
@@ -208,6 +214,7 @@ class Capture:
 
     def arrive(self, name: str, factor: Factor) -> None:
         """Take in the gradients of one announced use of a parameter."""
+        self.begin_backward()
         uses, n = self._uses[name], self._scalars()
         offsets = range(n) if self.offsets is None else self.offsets
         for found in (

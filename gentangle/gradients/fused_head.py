@@ -76,6 +76,7 @@ class FusedHead:
         self._handles.append(output.log_probs.register_hook(lambda c: self._backward(hidden, labels, c.detach())))
 
     def _backward(self, hidden: torch.Tensor, labels: torch.Tensor, c: torch.Tensor) -> None:
+        self.capture.begin_backward()
         mask = labels != -100
         # A row whose tokens all have one slope is a function of its summed log-probability.
         low, high = c.masked_fill(~mask, torch.inf).amin(-1), c.masked_fill(~mask, -torch.inf).amax(-1)

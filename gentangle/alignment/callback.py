@@ -1,0 +1,245 @@
+"""Entanglement in an unmodified TRL trainer: what each batch's Gram matrix says, among the trainer's own metrics."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, Self
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from gentangle.alignment.conditions import (
+    BOTH_DOWN,
+    BOTH_UP,
+    INTENDED,
+    PUSHES,
+    REVERSED,
+    attribution,
+    band_distance,
+    case,
+    pair_blocks,
+)
+from gentangle.errors import InputError
+from gentangle.gradients.capture import Capture
+from gentangle.gradients.fused_head import FusedHead
+from gentangle.gradients.step import parameter_step, snapshot
+
+PREFIX = "entanglement/"
+
+
+class EntanglementCallback(TrainerCallback):
+    """Reads the scaled Gram matrix of a DPOTrainer's own backward pass, whatever its loss.
+
+    The trainer is unchanged: hooks watch its forward and backward pass, and slopes are read where the loss reaches
+    the log-probabilities, so no formula of the loss is needed. With gradient accumulation each micro-batch is a batch
+    of its own. In a run of several processes each reads its own rows.
+
+    Metrics, each under ``entanglement/`` and averaged by the trainer as its own are (medians over the pairs of a batch,
+    nats where they are changes):
+
+    - ``cosine``, ``inner_over_chosen``, ``inner_over_rejected``: <w,l> over the norms, over |w|^2, over |l|^2;
+    - ``intended``, ``both_up``, ``both_down``, ``reversed``: share of pairs in each case, this pair by SGD;
+    - ``undefined``: share of pairs without a reading, because a slope of the loss is 0 or no slope exists;
+    - ``band_distance``: how far the slopes lie outside the disentanglement band;
+    - ``pair_chosen``, ``pair_rejected``, ``batch_chosen``, ``batch_rejected``: mean forecasts by SGD;
+    - ``own_chosen``, ``own_rejected``, ``other_chosen``, ``other_rejected``: the mean of ``batch_chosen``, split by
+      whose gradients move it;
+    - and on steps that are forecast ``step_chosen``, ``step_rejected`` (first order in the optimizer's own step),
+      ``measured_chosen``, ``measured_rejected``, and ``optimizer``, ``step_chosen`` minus ``batch_chosen``.
+
+    Args:
+        every_n_steps: read one step in so many, first step included.
+        forecast_every: on one *read* step in so many also follow the optimizer's own step; this holds every layer's
+            input and output gradient until the step is taken. Never where it is left out.
+        seen: called with a row for each batch that was read, see :meth:`row`.
+
+    Example::
+
+        trainer = DPOTrainer(...)
+        EntanglementCallback(every_n_steps=10, forecast_every=5).attach(trainer)
+        trainer.train()
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_steps: int = 1,
+        forecast_every: int | None = None,
+        seen: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        for name, value in (("every_n_steps", every_n_steps), ("forecast_every", forecast_every)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}, expected a whole number of at least 1.")
+        self.every, self.forecast_every, self.seen = every_n_steps, forecast_every, seen
+        self._metrics: Any = None
+        self._open = ExitStack()
+        self._capture: Capture | None = None
+        self._batches: list[dict[str, Any]] = []
+        self._before: dict[str, torch.Tensor] | None = None
+
+    def attach(self, trainer: Any) -> Self:
+        """Add this callback to a TRL trainer and its readings to the trainer's metrics.
+
+        Raises:
+            InputError: the trainer keeps no metrics as TRL's DPOTrainer does.
+        """
+        if not hasattr(trainer, "_metrics") or "train" not in trainer._metrics:
+            raise InputError(f"{type(trainer).__name__} keeps no metrics by mode, expected TRL's DPOTrainer.")
+        self._metrics = trainer._metrics["train"]
+        trainer.add_callback(self)
+        return self
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Say at once what cannot be watched."""
+        for name in ("fp16", "padding_free", "use_liger_kernel"):
+            if getattr(args, name, False):
+                raise InputError(f"{name}=True: its gradients cannot be read row by row. Set {name}=False.")
+        if args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            raise InputError(
+                "Gradient checkpointing with use_reentrant=True runs a layer's forward pass where no hook can tell it "
+                'from the first: set gradient_checkpointing_kwargs={"use_reentrant": False}.'
+            )
+        FusedHead(Capture(model), causal_model(model))
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Begin to watch, on a step that is read."""
+        self._batches.clear()
+        if state.global_step % self.every == 0:
+            reads = state.global_step // self.every
+            self._forecast = self.forecast_every is not None and reads % self.forecast_every == 0
+            self._watch(model)
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """A micro-batch is through: read it and watch the next."""
+        if self._capture:
+            self._read(args, state)
+            self._watch(model)
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any
+    ) -> None:
+        """The last micro-batch is through and the step not yet taken."""
+        if self._capture:
+            self._read(args, state)
+            self._rate = optimizer.param_groups[0]["lr"]
+            self._before = snapshot(model) if self._forecast else None
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """The step is taken: what it did to first order, and what it did."""
+        if not self._capture:
+            return
+        for batch in self._batches:
+            batch |= forecasts(batch["scaled"], batch["slopes"], self._rate, args.gradient_accumulation_steps)
+        if self._before is not None and self._batches:
+            last = self._batches[-1]
+            step = parameter_step(self._before, snapshot(model))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                last["step"] = self._capture.changes(step) / last["slopes"]
+            with torch.no_grad():
+                after = model(**self._call).log_probs.sum(-1)
+            last["measured"] = (after - self._head.log_probs).double().cpu().numpy()
+        self._before = self._capture = None
+        for batch in self._batches:
+            if self._metrics is not None:
+                for name, value in summary(batch).items():
+                    self._metrics[PREFIX + name].append(value)
+            if self.seen:
+                self.seen(self.row(state.global_step + 1, batch))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Leave no hook behind."""
+        self._open.close()
+        self._capture = None
+
+    def _watch(self, model: Any) -> None:
+        self._capture = Capture(model, keep=self._forecast)
+        base = causal_model(model)
+        self._open.enter_context(self._capture)
+        self._head = self._open.enter_context(FusedHead(self._capture, base))
+        handle = base.register_forward_pre_hook(self._note_call, with_kwargs=True)
+        self._open.callback(handle.remove)
+
+    def _note_call(self, module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if torch.is_grad_enabled():
+            self._call = dict(kwargs)
+
+    def _read(self, args: Any, state: Any) -> None:
+        self._open.close()
+        assert self._capture is not None
+        if self._head.slopes is None:
+            raise InputError(
+                "The trainer's loss did not reach log-probabilities through TRL's fused head: EntanglementCallback "
+                "reads TRL 1.16's DPOTrainer."
+            )
+        scaled = np.sum(list(self._capture.gram_by_parameter().values()), axis=0)
+        self._batches.append({"scaled": scaled, "slopes": self._head.slopes.double().cpu().numpy()})
+
+    @staticmethod
+    def row(step: int, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch of P pairs: norms and inner products; forecasts and measured changes, 2P, chosen first.
+
+        On a step that was not forecast ``measured`` is missing, and ``forecast`` has no ``step``.
+        """
+        c = batch["slopes"]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            blocks = pair_blocks(batch["scaled"] / np.outer(c, c))
+        found = {
+            "kind": "forecast",
+            "step": step,
+            "chosen_norm_sq": blocks[:, 0, 0].tolist(),
+            "rejected_norm_sq": blocks[:, 1, 1].tolist(),
+            "inner_product": blocks[:, 0, 1].tolist(),
+            "forecast": {name: batch[name].tolist() for name in ("pair", "batch", "step") if name in batch},
+        }
+        return found | ({"measured": batch["measured"].tolist()} if "measured" in batch else {})
+
+
+def causal_model(model: Any) -> Any:
+    """The causal language model inside what wraps it: DistributedDataParallel, PEFT."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def forecasts(scaled: np.ndarray, slopes: np.ndarray, eta: float, accumulation: int = 1) -> dict[str, np.ndarray]:
+    """Changes of the 2P log-probabilities by SGD: on each pair alone, and on the batch; NaN where a slope is 0.
+
+    The batch's loss is a mean over its P pairs (and over ``accumulation`` micro-batches); the pair's is its own.
+    """
+    pairs = len(slopes) // 2
+    own = pair_blocks(scaled).sum(axis=1).T.flatten()  # S_ww + S_wl for chosen, then S_wl + S_ll for rejected
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "pair": -eta * own / slopes * pairs * accumulation,
+            "batch": -eta * scaled.sum(axis=0) / slopes,
+            "attribution": attribution(scaled, slopes, eta),
+        }
+
+
+def summary(batch: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of one batch, by name without the prefix; those that no pair defines are left out."""
+    scaled, slopes = batch["scaled"], batch["slopes"]
+    chosen, rejected = slopes.reshape(2, -1)
+    defined = np.isfinite(slopes).reshape(2, -1).all(0) & (chosen != 0) & (rejected != 0)
+    found = {"undefined": float(np.mean(~defined))}
+    if not defined.any():
+        return found
+    c = np.stack([chosen, rejected], axis=-1)[defined]
+    gram = pair_blocks(scaled)[defined] / (c[:, :, None] * c[:, None, :])
+    w, l, inner = gram[:, 0, 0], gram[:, 1, 1], gram[:, 0, 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        medians = {"cosine": inner / np.sqrt(w * l), "inner_over_chosen": inner / w, "inner_over_rejected": inner / l}
+        if (c[:, 0] < 0).all() and (c[:, 1] > 0).all():
+            medians["band_distance"] = band_distance(gram, -c[:, 0], c[:, 1])
+    found |= {name: float(np.nanmedian(values)) for name, values in medians.items() if np.isfinite(values).any()}
+    followed = [name for name in ("pair", "batch", "step", "measured") if name in batch]
+    sides = {name: batch[name].reshape(2, -1)[:, defined] for name in followed}
+    cases = case(sides["pair"].T)
+    for name, kind in (("intended", INTENDED), ("both_up", BOTH_UP), ("both_down", BOTH_DOWN), ("reversed", REVERSED)):
+        found[name] = float(np.mean(cases == kind))
+    for name, values in sides.items():
+        found |= {f"{name}_chosen": float(values[0].mean()), f"{name}_rejected": float(values[1].mean())}
+    found |= dict(zip(PUSHES, batch["attribution"][defined].mean(0).tolist(), strict=True))
+    if "step" in sides:
+        found["optimizer"] = found["step_chosen"] - found["batch_chosen"]
+    return found
