@@ -3,8 +3,9 @@
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from gentangle import objective, rated_texts
-from gentangle.alignment.forecasts import FORECASTS, ForecastCallback, agreement
+from gentangle import rated_texts
+from gentangle.alignment.callback import EntanglementCallback
+from gentangle.alignment.forecasts import FORECASTS, agreement
 from gentangle.alignment.policy import fresh_copy, load_policy
 from gentangle.alignment.preference import sentiment_pairs, split_opinions
 
@@ -13,8 +14,6 @@ reference = fresh_copy(model).eval()
 tweets, _, _ = split_opinions(rated_texts.load("tweets"), held_out=500)
 pairs = [vars(pair) for pair in sentiment_pairs(tweets[:64], "long-suffix", [])]
 
-rows = []
-watch = ForecastCallback(objective("dpo"), {"beta": 0.1}, reference, 5, rows.append)
 config = DPOConfig(
     output_dir="run",
     max_steps=20,
@@ -24,16 +23,23 @@ config = DPOConfig(
     gradient_checkpointing=False,
     save_strategy="no",
     report_to=[],
+    logging_steps=5,
     use_cpu=True,
 )
-DPOTrainer(
+trainer = DPOTrainer(
     model=model,
     ref_model=reference,
     args=config,
     train_dataset=Dataset.from_list(pairs),
     processing_class=tokenizer,
-    callbacks=[watch],
-).train()
+)
+rows = []
+EntanglementCallback(every_n_steps=5, forecast_every=1, seen=rows.append).attach(trainer)
+trainer.train()
+
+last = [entry for entry in trainer.state.log_history if "entanglement/cosine" in entry][-1]
+for name in ("intended", "both_down", "own_rejected", "other_rejected", "optimizer"):
+    print(f"{name}: {last['entanglement/' + name]:+.3f}")
 for name in FORECASTS:
     found = agreement(rows, name, 1e-3, "chosen")
     print(f"{name}: sign of chosen right in {found.signs:.0%} of {found.cases} changes")

@@ -23,6 +23,7 @@ _HOME = {
     "normalised_inner_products": "gentangle.alignment.conditions",
     "objective": "gentangle.alignment.objectives",
     "pair_blocks": "gentangle.alignment.conditions",
+    "pair_gram": "gentangle.gradients",
     "profile": "gentangle.profiles",
     "scaled_gram": "gentangle.alignment.conditions",
     "sgd_forecast": "gentangle.gradients",

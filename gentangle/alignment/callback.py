@@ -176,9 +176,10 @@ class EntanglementCallback(TrainerCallback):
 
     @staticmethod
     def row(step: int, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch of P pairs: norms and inner products; forecasts and measured changes, 2P, chosen first.
+        """A batch of P pairs, ready for JSON: norms, inner products; forecasts and measured changes, 2P, chosen first.
 
-        On a step that was not forecast ``measured`` is missing, and ``forecast`` has no ``step``.
+        What a slope of 0 leaves undefined is None. On a step that was not forecast ``measured`` is missing, and
+        ``forecast`` has no ``step``.
         """
         c = batch["slopes"]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -186,12 +187,16 @@ class EntanglementCallback(TrainerCallback):
         found = {
             "kind": "forecast",
             "step": step,
-            "chosen_norm_sq": blocks[:, 0, 0].tolist(),
-            "rejected_norm_sq": blocks[:, 1, 1].tolist(),
-            "inner_product": blocks[:, 0, 1].tolist(),
-            "forecast": {name: batch[name].tolist() for name in ("pair", "batch", "step") if name in batch},
+            "chosen_norm_sq": _numbers(blocks[:, 0, 0]),
+            "rejected_norm_sq": _numbers(blocks[:, 1, 1]),
+            "inner_product": _numbers(blocks[:, 0, 1]),
+            "forecast": {name: _numbers(batch[name]) for name in ("pair", "batch", "step") if name in batch},
         }
-        return found | ({"measured": batch["measured"].tolist()} if "measured" in batch else {})
+        return found | ({"measured": _numbers(batch["measured"])} if "measured" in batch else {})
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [float(v) if np.isfinite(v) else None for v in values]
 
 
 def causal_model(model: Any) -> Any:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gentangle.alignment import training
-from gentangle.alignment.forecasts import ForecastCallback
-from gentangle.alignment.objectives import objective
+from gentangle.alignment.callback import EntanglementCallback
 from gentangle.alignment.policy import (
     collate,
     fresh_copy,
@@ -104,11 +103,10 @@ def run_preference(
         reached = training.last_step(folder)
         run.keep(lambda row: row["kind"] == "accuracy" or row["step"] <= reached)
         rows[:] = run.rows()
-    hyperparameters = {key: value for key, value in recipe.preference.extra.items() if key == "beta"}
     m = recipe.measure
     groups = {"train": train[: m.tracked_pairs], "held_out": held_out[: m.tracked_pairs]}
     callbacks = [
-        ForecastCallback(objective(recipe.objective), hyperparameters, reference, m.forecast_every, seen),
+        EntanglementCallback(every_n_steps=m.forecast_every, forecast_every=1, seen=seen),
         TrackingCallback(tokenizer, groups, m.gram_pairs, m.track_every, seen),
         training.LogCallback(seen),
     ]

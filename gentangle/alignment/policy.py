@@ -131,15 +131,6 @@ def response_log_probs(model: "torch.nn.Module", batch: "Mapping[str, torch.Tens
     return (tokens * batch["completion_mask"][:, 1:]).sum(-1)
 
 
-def each_response_log_prob(model: "torch.nn.Module", batch: "Mapping[str, torch.Tensor]") -> "list[torch.Tensor]":
-    """The same as a list, each from a forward pass of its own row without padding: cheap scalars for the oracle."""
-    values = []
-    for row in range(len(batch["input_ids"])):
-        length = int(batch["attention_mask"][row].sum())
-        values.append(response_log_probs(model, {key: t[row : row + 1, :length] for key, t in batch.items()})[0])
-    return values
-
-
 def to_device(batch: "Mapping[str, torch.Tensor]", device: "str | torch.device") -> "dict[str, torch.Tensor]":
     """The batch with every tensor on ``device``."""
     return {key: tensor.to(device) for key, tensor in batch.items()}

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from transformers import TrainerCallback
 
 from gentangle.alignment.conditions import case, first_order_changes
-from gentangle.alignment.policy import collate, each_response_log_prob, response_log_probs, to_device
+from gentangle.alignment.policy import collate, response_log_probs, to_device
 from gentangle.alignment.preference import Pair
-from gentangle.gradients.gram import gram
+from gentangle.gradients.gram import pair_gram
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -65,11 +64,9 @@ def look(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], gram_pairs: 
     with torch.no_grad():
         chosen, rejected = response_log_probs(model, batch).chunk(2)
     pairs = len(chosen)
-    blocks = []
-    for i in range(min(gram_pairs, pairs)):
-        pair = {key: tensor[[i, i + pairs]] for key, tensor in batch.items()}
-        blocks.append(gram(model, partial(each_response_log_prob, batch=pair), method="oracle"))
-    matrices = np.array(blocks)
+    first = torch.arange(min(gram_pairs, pairs), device=chosen.device)
+    looked_at = {key: tensor[torch.cat([first, first + pairs])] for key, tensor in batch.items()}
+    matrices = pair_gram(model, partial(response_log_probs, batch=looked_at), method="engine")
     return {
         "chosen": chosen.tolist(),
         "rejected": rejected.tolist(),

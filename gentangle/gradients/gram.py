@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gentangle.errors import InputError, nearest
-from gentangle.gradients.oracle import inner_products, jacobian, whole
+from gentangle.gradients.oracle import count_of_pairs, inner_products, jacobian, whole
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,30 @@ def gram(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "auto") 
 
 def gram_by_parameter(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "auto") -> dict[str, np.ndarray]:
     """Each parameter's share of :func:`gram`, shape (n, n); the shares add up to the whole."""
+    return _shares(model, scalars, method, pairs=False)
+
+
+def pair_gram(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "auto") -> np.ndarray:
+    r"""The 2x2 Gram matrix of every pair, without the products between pairs.
+
+    Args:
+        model, method: as in :func:`gram`.
+        scalars: function of the model that returns 2P log-probabilities, the chosen ones first.
+
+    Returns:
+        Array of shape (P, 2, 2): :math:`\lVert w\rVert^2`, :math:`\langle w,l\rangle`, :math:`\lVert l\rVert^2` of
+        each pair.
+
+    Raises:
+        InputError: as :func:`gram`, or an odd number of scalars.
+    """
+    matrix = whole(_shares(model, scalars, method, pairs=True))
+    i = np.arange(count_of_pairs(len(matrix)))
+    rows = np.stack([i, i + len(i)], axis=-1)
+    return matrix[rows[:, :, None], rows[:, None, :]]
+
+
+def _shares(model: "torch.nn.Module", scalars: "Scalars", method: str, *, pairs: bool) -> dict[str, np.ndarray]:
     if method not in METHODS:
         raise InputError(f"Unknown method {method!r} for the Gram matrix. {nearest(method, METHODS)}")
     if method != "oracle":
@@ -58,9 +82,9 @@ def gram_by_parameter(model: "torch.nn.Module", scalars: "Scalars", *, method: s
         from gentangle.gradients.refusal import EngineRefusal
 
         try:
-            return engine_gram(model, scalars)
+            return engine_gram(model, scalars, pairs=pairs)
         except EngineRefusal as refusal:
             if method == "engine":
                 raise
-            warnings.warn(f"The Gram matrix goes the oracle's way, a backward pass a scalar. {refusal}", stacklevel=2)
+            warnings.warn(f"The Gram matrix goes the oracle's way, a backward pass a scalar. {refusal}", stacklevel=3)
     return inner_products(jacobian(model, scalars))

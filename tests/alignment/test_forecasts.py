@@ -1,82 +1,15 @@
-"""The three forecasts against an update whose answer is known, inside an unmodified TRL trainer."""
-
-import copy
+"""How forecasts are counted against what was measured; TRL's settings and its reference as the training passes them."""
 
 import numpy as np
 import pytest
 import torch
 
-from gentangle import InputError, objective
+from gentangle import InputError
 from gentangle.alignment.conditions import BOTH_UP, INTENDED, REVERSED
-from gentangle.alignment.forecasts import FORECASTS, ForecastCallback, agreement, measured_cases
-from gentangle.alignment.policy import load_policy
+from gentangle.alignment.forecasts import agreement, measured_cases
+from gentangle.alignment.policy import fresh_copy, load_policy
 from gentangle.alignment.recipes import Stage
 from gentangle.alignment.training import LogCallback, preference
-
-pytestmark = pytest.mark.training
-
-
-def forecast_rows(policy, pairs, *, steps, extra, rate, stride=1):
-    model, tokenizer = copy.deepcopy(policy[0]), policy[1]
-    reference, rows = copy.deepcopy(model).eval(), []
-    callback = ForecastCallback(objective("dpo"), {"beta": 0.5}, reference, stride, rows.append)
-    stage = Stage(steps, len(pairs), rate, schedule="constant", extra={"beta": 0.5, **extra})
-    preference(model, tokenizer, pairs, stage, seed=0, callbacks=[callback], reference=reference)
-    return rows
-
-
-def test_under_plain_sgd_the_batch_forecast_is_the_step(tiny_policy, tiny_pairs, tolerance):
-    """SGD without clipping: (ii) and (iii) are two computations of one number, and both are what happened."""
-    rows = forecast_rows(tiny_policy, tiny_pairs, steps=3, rate=1e-2, extra={"optim": "sgd", "max_grad_norm": 0.0})
-    for row in rows:
-        batch, step = (np.array(row["forecast"][name]) for name in ("batch", "step"))
-        np.testing.assert_allclose(batch, step, atol=1e-3 * np.abs(step).max())
-    found = agreement(rows, "step", noise_floor=1e-4)
-    sign, error, counted = found.signs, found.error, found.cases
-    assert counted >= 12
-    assert sign == 1
-    assert error < 0.05
-
-
-def test_for_one_pair_the_pair_forecast_is_the_batch_forecast(tiny_policy, tiny_pairs):
-    rows = forecast_rows(tiny_policy, tiny_pairs[:1], steps=2, rate=1e-2, extra={"optim": "sgd", "max_grad_norm": 0.0})
-    for row in rows:
-        np.testing.assert_allclose(row["forecast"]["pair"], row["forecast"]["batch"], rtol=1e-6)
-
-
-def test_under_adamw_only_the_optimizers_own_step_is_right(tiny_policy, tiny_pairs):
-    rows = forecast_rows(tiny_policy, tiny_pairs, steps=6, rate=2e-4, extra={})
-    scale = {name: np.abs(np.concatenate([r["forecast"][name] for r in rows])).mean() for name in FORECASTS}
-    found = agreement(rows, "step", noise_floor=1e-4)
-    sign, error = found.signs, found.error
-    assert sign >= 0.95
-    assert error < 0.1
-    assert not 0.5 < scale["batch"] / scale["step"] < 2  # SGD's rate is not AdamW's: the sizes have nothing in common
-
-
-def test_forecasts_do_not_change_the_training(tiny_policy, tiny_pairs):
-    weights = []
-    for callbacks in (True, False):
-        model, tokenizer = copy.deepcopy(tiny_policy[0]), tiny_policy[1]
-        reference, rows = copy.deepcopy(model), []
-        watching = [ForecastCallback(objective("dpo"), {}, reference, 1, rows.append)] if callbacks else []
-        preference(model, tokenizer, tiny_pairs, Stage(3, 2, 1e-3), seed=0, callbacks=watching, reference=reference)
-        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-    assert torch.equal(*weights)
-
-
-def test_steps_are_on_the_stride_whatever_they_show(tiny_policy, tiny_pairs):
-    rows = forecast_rows(tiny_policy, tiny_pairs, steps=7, rate=1e-3, extra={}, stride=3)
-    assert [row["step"] for row in rows] == [1, 4, 7]
-
-
-def test_what_cannot_be_forecast_says_so(tiny_policy, tiny_pairs):
-    with pytest.raises(InputError, match="gradient_accumulation_steps is 2"):
-        forecast_rows(tiny_policy, tiny_pairs, steps=1, rate=1e-3, extra={"gradient_accumulation_steps": 2})
-    with pytest.raises(InputError, match="noise floor"):
-        agreement([{"forecast": {"step": [0.0, 0.0]}, "measured": [1e-9, 0.0]}], "step", 1e-4)
-    with pytest.raises(InputError, match="DPOConfig of TRL has no setting 'betta'. Did you mean 'beta'"):
-        forecast_rows(tiny_policy, tiny_pairs, steps=1, rate=1e-3, extra={"betta": 1})
 
 
 def test_the_reference_is_the_policy_as_it_is_given(tiny_policy, tiny_pairs, tmp_path):
@@ -90,6 +23,14 @@ def test_the_reference_is_the_policy_as_it_is_given(tiny_policy, tiny_pairs, tmp
     seen = []
     preference(model, tokenizer, tiny_pairs, Stage(1, 4, 1e-4), seed=0, callbacks=[LogCallback(seen.append)])
     assert seen[0]["loss"] == pytest.approx(np.log(2), abs=1e-6)
+
+
+@pytest.mark.training
+def test_a_misspelt_setting_of_trl_is_named(tiny_policy, tiny_pairs):
+    with pytest.raises(InputError, match="DPOConfig of TRL has no setting 'betta'. Did you mean 'beta'"):
+        preference(
+            fresh_copy(tiny_policy[0]), tiny_policy[1], tiny_pairs, Stage(1, 4, 1e-3, extra={"betta": 1}), seed=0
+        )
 
 
 ROWS = [
@@ -122,3 +63,13 @@ def test_measured_cases_are_of_pairs_whose_two_changes_count():
 def test_an_unknown_forecast_or_side_is_named(arguments, message):
     with pytest.raises(InputError, match=message):
         agreement(ROWS, *arguments)
+
+
+def test_where_no_change_counts_there_is_nothing_to_compare():
+    with pytest.raises(InputError, match="noise floor"):
+        agreement([{"forecast": {"step": [0.0, 0.0]}, "measured": [1e-9, 0.0]}], "step", 1e-4)
+
+
+def test_an_undefined_forecast_does_not_count():
+    rows = [{"forecast": {"pair": [None, 1.0]}, "measured": [1.0, 1.0]}]
+    assert agreement(rows, "pair", 1e-4).cases == 1

@@ -28,6 +28,7 @@ def test_the_callback_compares_the_updates_of_a_run(capsys, monkeypatch, tmp_pat
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     found = runpy.run_path(str(ROOT / "book" / "howto_run.py"))
     assert [row["step"] for row in found["rows"]] == [1, 6, 11, 16]
-    lines = [line for line in capsys.readouterr().out.splitlines() if "sign of chosen" in line]
-    assert [line.split(":")[0] for line in lines] == ["pair", "batch", "step"]
+    lines = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines[-8:-3] == ["intended", "both_down", "own_rejected", "other_rejected", "optimizer"]
+    assert lines[-3:] == ["pair", "batch", "step"]
     assert found["agreement"](found["rows"], "step", 1e-3).signs >= 0.95

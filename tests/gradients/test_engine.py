@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gentangle import InputError, gram, gram_by_parameter
+from gentangle import InputError, gram, gram_by_parameter, pair_blocks, pair_gram
 from gentangle.gradients import factors, jacobian, step_forecast
 from gentangle.gradients.capture import Capture
 from gentangle.gradients.fused_head import FusedHead
@@ -106,6 +106,18 @@ def test_only_the_diagonals_asked_for(tolerance):
     wanted = np.abs(np.subtract.outer(range(6), range(6))) % 3 == 0
     np.testing.assert_allclose(pairs[wanted], whole[wanted], rtol=tolerance.identity)
     assert (pairs[~wanted] == 0).all()
+
+
+def test_pairs_alone_are_the_pairs_of_the_whole(tolerance):
+    model, scalars = language_model("llama").double(), responses(6, 12)
+    expected = pair_blocks(gram(model, scalars, method="oracle"))
+    for method in ("engine", "oracle"):
+        np.testing.assert_allclose(pair_gram(model, scalars, method=method), expected, rtol=tolerance.identity)
+    with pytest.raises(InputError, match="3 scalars are no pairs"):
+        pair_gram(model, responses(3, 12))
+    coupled = nn.Linear(3, 3).double()
+    with pytest.raises(InputError, match="another one's rows"):
+        pair_gram(coupled, lambda m: m(ROWS).square().sum(-1).log_softmax(0), method="engine")
 
 
 def test_a_backward_pass_of_a_loss_gives_the_scaled_matrix_and_leaves_its_gradients_alone(tolerance):
