@@ -58,7 +58,7 @@ class Outer:
 
     def _drop_zero_positions(self) -> None:
         wide = self.left if self.left.shape[-1] >= self.right.shape[-1] else self.right
-        used = (wide != 0).any(-1)
+        used = torch.linalg.vector_norm(wide, torch.inf, dim=-1) > 0
         length = max(1, int(used.sum(-1).max()))
         if length < used.shape[1]:
             order = used.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :length, None]
@@ -191,7 +191,7 @@ def _position_products(u: torch.Tensor, offset: int) -> list[torch.Tensor]:
 def _contract_self(factor: Outer, offset: int, products: Products) -> torch.Tensor:
     left = products.of(factor.left, offset)
     right = products.of(factor.right, offset)
-    sums = [torch.mul(a, b).flatten(1).sum(1) for a, b in zip(left, right, strict=True)]
+    sums = [_dots(a, b) for a, b in zip(left, right, strict=True)]
     return sums[0] if len(sums) == 1 else sums[0] + 2 * torch.stack(sums[1:]).sum(0)
 
 
@@ -209,7 +209,12 @@ def _contract(one: Factor, other: Factor, offset: int) -> torch.Tensor:
         left = _columns(one, other.index[offset:], 0, count)
     else:
         left = one.left[:count] @ other.left[offset:].mT
-    return (left * right).flatten(1).sum(1)
+    return _dots(left.to(right.dtype), right)
+
+
+def _dots(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Sum of a * b over all axes but the first, without the product as a tensor."""
+    return (a.flatten(1)[:, None, :] @ b.flatten(1)[:, :, None]).flatten()
 
 
 def _columns(factor: Factor, index: torch.Tensor, start: int, count: int) -> torch.Tensor:
