@@ -114,7 +114,7 @@ class Steps:
             self.loss().backward()
         self.step()
         started = time.perf_counter()
-        seen.changes(parameter_step(before, snapshot(self.model)))
+        seen.changes(parameter_step(before, {name: p.detach() for name, p in self.model.named_parameters()}))
         return time.perf_counter() - started
 
     def paper(self) -> float:

@@ -1,4 +1,4 @@
-"""The command line: ``gentangle fetch | train | claims | profile``."""
+"""The command line: ``gentangle fetch | train | diagnose | claims | profile``."""
 
 import argparse
 import sys
@@ -44,6 +44,20 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="replace runs that are there already")
     train.set_defaults(run=_train)
 
+    diagnose = commands.add_parser("diagnose", help="each pair of a JSONL file: its Gram matrix, case and forecast")
+    diagnose.add_argument("--model", required=True, help="folder of a model, or its hub name")
+    diagnose.add_argument("--pairs", type=Path, required=True, help="JSONL with prompt, chosen, rejected, as for TRL")
+    diagnose.add_argument("--adapter", help="folder of a PEFT adapter: only its parameters count")
+    diagnose.add_argument("--ref-model", help="else the model without its adapter, else the model itself")
+    diagnose.add_argument("--objective", default="dpo", help="whose slopes are used (default: dpo)")
+    diagnose.add_argument("--beta", type=float, help="of the objective (default: its own)")
+    diagnose.add_argument("--chat-template", type=Path, help="file with a template for conversations")
+    diagnose.add_argument("--no-eos", action="store_true", help="plain responses end without the end-of-text token")
+    diagnose.add_argument("--batch-size", type=int, default=4, help="pairs in one forward pass (default: 4)")
+    diagnose.add_argument("--skip-invalid", action="store_true", help="pass over lines that are no pair")
+    diagnose.add_argument("--json", type=Path, metavar="OUT", help="write every pair's numbers to this file")
+    diagnose.set_defaults(run=_diagnose)
+
     claims = commands.add_parser("claims", help="print the ledger of the papers' claims")
     claims.add_argument("--ledger", type=Path, default=Path("book/claims.yml"), help="default: book/claims.yml")
     claims.add_argument("--update", type=Path, metavar="RESULTS", help="first write what the records in RESULTS decide")
@@ -70,6 +84,62 @@ def _train(given: argparse.Namespace) -> None:
     from gentangle.alignment.records import make_runs
 
     make_runs(recipe, only_form=given.form, only_seed=given.seed, results=given.results, overwrite=given.overwrite)
+
+
+def _diagnose(given: argparse.Namespace) -> None:
+    import json
+    from contextlib import ExitStack
+
+    from tqdm.auto import tqdm
+
+    from gentangle.alignment.diagnosis import Summary, diagnose
+    from gentangle.alignment.objectives import objective
+    from gentangle.alignment.policy import load_adapter, load_policy
+    from gentangle.alignment.training import quiet
+    from gentangle.atomic import atomic_text
+
+    chosen = objective(given.objective)
+    if given.batch_size < 1:
+        raise InputError(f"--batch-size is {given.batch_size}, expected at least 1.")
+    with quiet():
+        model, tokenizer = load_policy(given.model)
+        if given.adapter:
+            model = load_adapter(model, given.adapter)
+        reference = load_policy(given.ref_model)[0].eval() if given.ref_model else None
+    if given.chat_template:
+        tokenizer.chat_template = _read(given.chat_template)
+    named = given.ref_model or ("the model without its adapter" if given.adapter else "the model itself")
+    header = {"model": given.model, "adapter": given.adapter, "reference": named, "objective": given.objective}
+    summary = Summary()
+    entries = diagnose(
+        model.eval(),
+        tokenizer,
+        given.pairs,
+        chosen,
+        reference=reference,
+        hyperparameters={} if given.beta is None else {"beta": given.beta},
+        end_of_text=not given.no_eos,
+        batch_size=given.batch_size,
+        skip_invalid=given.skip_invalid,
+        summary=summary,
+    )
+    with ExitStack() as stack:
+        out = stack.enter_context(atomic_text(given.json)) if given.json else None
+        if out:
+            out.write(json.dumps(header)[:-1] + ', "pairs": [')
+        for number, entry in enumerate(tqdm(entries, unit="pair", disable=None)):
+            if out:
+                out.write((",\n" if number else "\n") + json.dumps(entry, allow_nan=False))
+        if out:
+            out.write(f'\n], "skipped": {summary.skipped}}}\n')
+    print(f"reference: {named}\n{summary}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read {path} ({error}): give a text file in UTF-8.") from error
 
 
 def _claims(given: argparse.Namespace) -> None:

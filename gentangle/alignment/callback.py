@@ -22,6 +22,7 @@ from gentangle.alignment.conditions import (
 from gentangle.errors import InputError
 from gentangle.gradients.capture import Capture
 from gentangle.gradients.fused_head import FusedHead
+from gentangle.gradients.oracle import trainable_parameters
 from gentangle.gradients.step import parameter_step, snapshot
 
 PREFIX = "entanglement/"
@@ -132,7 +133,8 @@ class EntanglementCallback(TrainerCallback):
             batch |= forecasts(batch["scaled"], batch["slopes"], self._rate, args.gradient_accumulation_steps)
         if self._before is not None and self._batches:
             last = self._batches[-1]
-            step = parameter_step(self._before, snapshot(model))
+            now = {name: p.detach() for name, p in trainable_parameters(model).items()}
+            step = parameter_step(self._before, now)
             with np.errstate(invalid="ignore", divide="ignore"):
                 last["step"] = self._capture.changes(step) / last["slopes"]
             with torch.no_grad():

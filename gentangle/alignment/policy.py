@@ -72,6 +72,23 @@ def load_policy(name: str | Path) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizer
     return model, tokenizer
 
 
+def load_adapter(model: Any, folder: str | Path) -> Any:
+    """A PEFT adapter around a model; only the adapter's parameters require a gradient.
+
+    Raises:
+        InputError: PEFT is not installed, or there is no adapter that fits.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise InputError("An adapter needs PEFT: pip install 'gentangle[trl]'.") from error
+    try:
+        return PeftModel.from_pretrained(model, folder, is_trainable=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"No adapter for this model at {str(folder)!r} ({reason}).") from error
+
+
 def fresh_copy(model: "GPT2LMHeadModel") -> "GPT2LMHeadModel":
     """A model of the same weights and class, without what a trainer has attached to ``model``.
 
@@ -94,21 +111,33 @@ def collate(tokenizer: "PreTrainedTokenizerFast", pairs: Sequence[Pair]) -> "dic
     Raises:
         InputError: a response whose text merges into the prompt's tokens or gives no token.
     """
+    return pad_together(tokenizer, [tokenise(tokenizer, pair) for pair in pairs])
+
+
+def tokenise(tokenizer: Any, pair: Pair) -> dict[str, list[int]]:
+    """Token ids of a pair: ``prompt_ids``, ``chosen_ids``, ``rejected_ids``; raises as :func:`collate`."""
+    return {
+        "prompt_ids": tokenizer(pair.prompt)["input_ids"],
+        "chosen_ids": _response_ids(tokenizer, pair.prompt, pair.chosen),
+        "rejected_ids": _response_ids(tokenizer, pair.prompt, pair.rejected),
+    }
+
+
+def pad_together(tokenizer: Any, examples: "Sequence[Mapping[str, list[int]]]") -> "dict[str, torch.Tensor]":
+    """Examples of :func:`tokenise` as one batch, as :func:`collate` gives it.
+
+    Raises:
+        InputError: the tokenizer has no token to pad with.
+    """
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-    examples = [
-        {
-            "prompt_ids": tokenizer(pair.prompt)["input_ids"],
-            "chosen_ids": _response_ids(tokenizer, pair.prompt, pair.chosen),
-            "rejected_ids": _response_ids(tokenizer, pair.prompt, pair.rejected),
-        }
-        for pair in pairs
-    ]
-    batch: dict[str, Any] = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)(examples)
+    if tokenizer.pad_token_id is None:
+        raise InputError("The tokenizer has no pad token and no end-of-text token: set tokenizer.pad_token.")
+    batch: dict[str, Any] = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)(list(examples))
     return batch
 
 
-def _response_ids(tokenizer: "PreTrainedTokenizerFast", prompt: str, response: str) -> list[int]:
+def _response_ids(tokenizer: Any, prompt: str, response: str) -> list[int]:
     start, whole = tokenizer(prompt)["input_ids"], tokenizer(prompt + response)["input_ids"]
     if whole[: len(start)] != start or len(whole) == len(start):
         raise InputError(

@@ -16,7 +16,6 @@ from gentangle.gradients.factors import (
     Formed,
     Gather,
     Products,
-    at_least_float32,
     combined,
     cross_gram,
     gram_of,
@@ -26,6 +25,7 @@ from gentangle.gradients.factors import (
 from gentangle.gradients.oracle import trainable_parameters
 from gentangle.gradients.refusal import EngineRefusal
 from gentangle.gradients.rules import by_differentiation, embedding, rule_of
+from gentangle.gradients.step import at_least_float32
 
 
 @dataclass

@@ -164,11 +164,6 @@ class _Narrowed(Outer):
         raise AssertionError("a narrowed factor is multiplied with a Gather alone")
 
 
-def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in a precision in which inner products are taken."""
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-
-
 def _contraction_is_cheaper(factor: Outer, offsets: Sequence[int]) -> bool:
     rows, length, left = factor.left.shape
     weight = left * factor.right.shape[-1]

@@ -13,8 +13,9 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from gentangle.gradients.capture import Capture
-from gentangle.gradients.factors import Formed, Outer, at_least_float32
+from gentangle.gradients.factors import Formed, Outer
 from gentangle.gradients.refusal import EngineRefusal
+from gentangle.gradients.step import at_least_float32
 
 #: Settings of a model's config by which TRL's head scales or squashes logits; none is followed here.
 _SCALINGS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")

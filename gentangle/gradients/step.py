@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     import torch
 
 
+def at_least_float32(tensor: "torch.Tensor") -> "torch.Tensor":
+    """The tensor in a precision in which inner products and differences are taken."""
+    return tensor if tensor.element_size() >= 4 else tensor.float()
+
+
 def snapshot(model: "torch.nn.Module") -> "dict[str, torch.Tensor]":
     """Copy of every trainable parameter, by name."""
     return {name: p.detach().clone() for name, p in trainable_parameters(model).items()}
@@ -20,13 +25,16 @@ def snapshot(model: "torch.nn.Module") -> "dict[str, torch.Tensor]":
 def parameter_step(
     before: "Mapping[str, torch.Tensor]", after: "Mapping[str, torch.Tensor]"
 ) -> "dict[str, torch.Tensor]":
-    r"""The step :math:`\Delta\theta = \theta_{after} - \theta_{before}` between two snapshots, in float64."""
+    r"""The step :math:`\Delta\theta = \theta_{after} - \theta_{before}` between two snapshots, in float32 at least.
+
+    The difference of two floats within a factor of 2 of each other is exact, so no wider numbers are needed.
+    """
     if before.keys() != after.keys():
         odd = sorted(before.keys() ^ after.keys())
         raise InputError(
             f"The two snapshots differ in their parameters ({', '.join(odd[:3])}): take both of one model."
         )
-    return {name: after[name].double() - before[name].double() for name in before}
+    return {name: at_least_float32(after[name]) - at_least_float32(before[name]) for name in before}
 
 
 def step_forecast(gradients: "Mapping[str, torch.Tensor]", step: "Mapping[str, torch.Tensor]") -> np.ndarray:
@@ -43,7 +51,9 @@ def step_forecast(gradients: "Mapping[str, torch.Tensor]", step: "Mapping[str, t
     if gradients.keys() != step.keys():
         odd = sorted(gradients.keys() ^ step.keys())
         raise InputError(f"Gradients and step differ in their parameters ({', '.join(odd[:3])}).")
-    return whole({name: (rows.double() @ step[name].flatten()).cpu().numpy() for name, rows in gradients.items()})
+    return whole(
+        {name: (rows.double() @ step[name].flatten().double()).cpu().numpy() for name, rows in gradients.items()}
+    )
 
 
 def sgd_forecast(gram: np.ndarray, loss_slopes: np.ndarray, eta: float) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gentangle import InputError, gram
+from gentangle import InputError, gram, pair_gram
 from gentangle.alignment.callback import PREFIX, EntanglementCallback
 from gentangle.alignment.conditions import cosine, pair_blocks
 from gentangle.alignment.forecasts import agreement
@@ -148,6 +148,28 @@ def test_settings_of_the_trainer_change_no_reading(settings, tiny_policy, tiny_p
     found = np.array(sorted(map(tuple, np.concatenate([readings(row) for row in rows]))))
     close = {"rtol": 0.1, "atol": 0.02} if settings.get("bf16") else {"rtol": 2e-3, "atol": 1e-5}
     np.testing.assert_allclose(found, expected_readings(oracle(tiny_pairs)), **close)
+
+
+def test_with_lora_only_the_adapters_count(tiny_policy, tiny_pairs, tmp_path):
+    """Against the oracle on the same adapters; while their second factor is 0 the first has no gradient."""
+    from peft import LoraConfig
+
+    config = LoraConfig(r=2, lora_alpha=4, lora_dropout=0.0, target_modules=["c_attn"], init_lora_weights="gaussian")
+    rows, expected = [], []
+    callback = EntanglementCallback(forecast_every=1, seen=rows.append)
+    with quiet():
+        trainer = trainer_of(
+            tiny_policy, tiny_pairs, tmp_path, callback, peft_config=config, gradient_checkpointing=True
+        )
+        with torch.no_grad():
+            for name, p in trainer.model.named_parameters():
+                if "lora_B" in name:
+                    p.normal_(generator=torch.Generator().manual_seed(0))
+        batch = collate(tiny_policy[1], tiny_pairs)
+        expected = pair_gram(trainer.model, lambda m: response_log_probs(m, batch), method="oracle")
+        trainer.train()
+    np.testing.assert_allclose(readings(rows[0]), expected_readings(expected), rtol=2e-3, atol=1e-6)
+    assert agreement(rows, "step", 1e-4).signs >= 0.9
 
 
 def test_the_training_is_the_same_with_and_without(tiny_policy, tiny_pairs, tmp_path):

@@ -1,0 +1,43 @@
+"""The committed figures are of the benchmark as it stands; the first is measured again, with room for noise."""
+
+import importlib.util
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+GUARD = 1.35  # the target is 1.15; what lies between is noise of a shared machine
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("bench_gram_step", ROOT / "benchmarks" / "bench_gram_step.py")
+    sys.modules["bench_gram_step"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["bench_gram_step"]
+
+
+def test_every_case_has_a_committed_figure_that_follows_from_its_seconds(bench):
+    result = json.loads((ROOT / "results" / "gram_step.json").read_text())
+    assert set(result["ratios"]) == {*bench.CASES, "diagnosed_memory_64"}
+    for name, (way, _, _, against, target) in bench.CASES.items():
+        seconds = result["seconds"][name]
+        assert len(seconds[way]) >= 7
+        assert result["ratios"][name] == pytest.approx(bench.ratio_of(way, against, seconds), abs=1e-3)
+        assert result["targets"][name] == target
+    memory = result["memory_bytes"]
+    assert result["ratios"]["diagnosed_memory_64"] == pytest.approx(memory["pairs"] / memory["plain"], abs=1e-3)
+
+
+@pytest.mark.training
+def test_a_diagnosed_step_costs_little_more_than_a_plain_one(bench, monkeypatch):
+    monkeypatch.setattr(bench, "REPEATS", 5)
+    threads = torch.get_num_threads()
+    seconds = bench.measure("pairs", 64, 4, "plain")
+    assert torch.get_num_threads() == threads
+    assert statistics.median(seconds["pairs"]) < GUARD * statistics.median(seconds["plain"])
