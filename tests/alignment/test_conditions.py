@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 import gentangle as g
 from gentangle.alignment import coupling
-from gentangle.alignment.conditions import BOTH_DOWN, BOTH_UP, CASES, INTENDED, REVERSED
+from gentangle.alignment.conditions import (
+    BOTH_DOWN,
+    BOTH_UP,
+    CASES,
+    INTENDED,
+    REVERSED,
+    attribution,
+    band_distance,
+)
 from gentangle.alignment.symbols import (
     CHOSEN_NORM_SQ,
     D_CHOSEN,
@@ -137,7 +145,55 @@ def test_readings_take_a_batch_of_pairs():
     assert g.first_order_changes(blocks, np.ones(3), 2.0).shape == (3, 2)
 
 
+@given(w=vector, l=vector, d_w=slope, d_l=slope)
+@settings(max_examples=200, deadline=None)
+def test_the_disentanglement_band_is_the_two_conditions_in_one(w, l, d_w, d_l):
+    matrix = gram_of(w, l)
+    assume(matrix[0, 0] > 1e-3)
+    assume(matrix[1, 1] > 1e-3)
+    changes = g.first_order_changes(matrix, d_w, d_l)
+    assume(np.abs(changes).min() > 1e-6 * np.abs(changes).max())
+    assert (band_distance(matrix, d_w, d_l) == 0) == (g.case(changes) == INTENDED)
+
+
+def test_the_distance_to_the_band_is_the_change_of_slopes_that_it_takes():
+    """|w| = 1, |l| = 2, cosine .9, d_w = d_l: the centre is log 2 away, the half-width is -log .9."""
+    matrix = np.array([[1.0, 1.8], [1.8, 4.0]])
+    distance = float(band_distance(matrix))
+    assert distance == pytest.approx(np.log(2) + np.log(0.9))
+    at_the_edge = g.first_order_changes(matrix, np.exp(distance), 1.0)
+    assert at_the_edge[0] == pytest.approx(0, abs=1e-12)
+    assert band_distance(matrix, 2.0, 1.0) == 0
+
+
+def test_attribution_splits_the_batchs_forecast_by_whose_gradients_move_chosen():
+    rng = np.random.default_rng(0)
+    rows, slopes = rng.normal(size=(6, 9)), np.array([-1.0, -0.5, -2.0, 1.0, 0.5, 2.0])
+    scaled = (rows @ rows.T) * np.outer(slopes, slopes)
+    parts = attribution(scaled, slopes, eta=0.3)
+    update = -0.3 * slopes[:, None] * rows  # each row's own step of the parameters
+    for j in range(3):
+        others = [i for i in range(3) if i != j]
+        expected = [
+            rows[j] @ update[j],
+            rows[j] @ update[j + 3],
+            rows[j] @ update[others].sum(0),
+            rows[j] @ update[[i + 3 for i in others]].sum(0),
+        ]
+        np.testing.assert_allclose(parts[j], expected, rtol=1e-12)
+    np.testing.assert_allclose(parts.sum(1), g.sgd_forecast(rows @ rows.T, slopes, 0.3)[:3])
+
+
+def test_for_one_pair_the_others_push_nothing():
+    matrix = gram_of(np.array([1.0, 2.0]), np.array([0.5, -1.0]))
+    parts = attribution(g.scaled_gram(matrix, [-0.2, 0.7]), [-0.2, 0.7])
+    np.testing.assert_allclose(parts[0, 2:], 0)
+    assert parts[0, :2].sum() == pytest.approx(g.first_order_changes(matrix, 0.2, 0.7)[0])
+
+
 BAD = {
+    "a band without positive slopes": (lambda: band_distance(np.eye(2), -1.0), "positive slopes"),
+    "slopes of another batch": (lambda: attribution(np.eye(4), [1.0, 1.0]), r"expected \(4,\)"),
     "three rows": (lambda: g.first_order_changes(np.eye(3)), r"shape \(\.\.\., 2, 2\)"),
     "NaN": (lambda: g.cosine([[np.nan, 0], [0, 1]]), "NaN or infinite"),
     "not symmetric": (lambda: g.cosine([[1, 0.5], [0, 1]]), "not symmetric"),

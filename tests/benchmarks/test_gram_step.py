@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import statistics
 import sys
 from pathlib import Path
 
@@ -40,4 +39,4 @@ def test_a_diagnosed_step_costs_little_more_than_a_plain_one(bench, monkeypatch)
     threads = torch.get_num_threads()
     seconds = bench.measure("pairs", 64, 4, "plain")
     assert torch.get_num_threads() == threads
-    assert statistics.median(seconds["pairs"]) < GUARD * statistics.median(seconds["plain"])
+    assert min(seconds["pairs"]) < GUARD * min(seconds["plain"])  # the quickest of each: what disturbs only adds
