@@ -38,7 +38,8 @@ class EntanglementCallback(TrainerCallback):
     Metrics, each under ``entanglement/`` and averaged by the trainer as its own are (medians over the pairs of a batch,
     nats where they are changes):
 
-    - ``cosine``, ``inner_over_chosen``, ``inner_over_rejected``: <w,l> over the norms, over |w|^2, over |l|^2;
+    - ``cosine``, ``inner_over_chosen``, ``inner_over_rejected``: the inner product over the norms, over the
+      squared norm of chosen, over that of rejected;
     - ``intended``, ``both_up``, ``both_down``, ``reversed``: share of pairs in each case, this pair by SGD;
     - ``undefined``: share of pairs without a reading, because a slope of the loss is 0 or no slope exists;
     - ``band_distance``: how far the slopes lie outside the disentanglement band;

@@ -57,6 +57,8 @@ def load_policy(name: str | Path) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizer
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if str(name).startswith((".", "/")) and not Path(name).is_dir():  # a folder is meant: ask no hub for it
+        raise InputError(f"No model at {str(name)!r}: give a folder, or a hub name where a network is.")
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(name)

@@ -165,7 +165,7 @@ def test_a_bad_line_leaves_the_last_output_alone(policy_folder, tmp_path, capsys
     [
         (["--objective", "dppo"], "Did you mean 'dpo'"),
         (["--batch-size", "0"], "--batch-size is 0"),
-        (["--model", "nothing-here"], "No model at 'nothing-here'"),
+        (["--model", "./nothing-here"], "No model at './nothing-here'"),
         (["--pairs", "absent.jsonl"], "Cannot read absent.jsonl"),
         (["--chat-template", "absent.jinja"], "Cannot read absent.jinja"),
     ],
