@@ -1,4 +1,4 @@
-"""The command line: ``gentangle fetch | train | diagnose | claims | profile``."""
+"""The command line: ``gentangle fetch | train | diagnose | explain | claims | profile``."""
 
 import argparse
 import sys
@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--skip-invalid", action="store_true", help="pass over lines that are no pair")
     diagnose.add_argument("--json", type=Path, metavar="OUT", help="write every pair's numbers to this file")
     diagnose.set_defaults(run=_diagnose)
+
+    explained = commands.add_parser(
+        "explain", help="say from a trainer's log alone which case a run shows, and since when"
+    )
+    explained.add_argument("log", type=Path, help="trainer_state.json, or a CSV exported from a tracker")
+    explained.set_defaults(run=_explain)
 
     claims = commands.add_parser("claims", help="print the ledger of the papers' claims")
     claims.add_argument("--ledger", type=Path, default=Path("book/claims.yml"), help="default: book/claims.yml")
@@ -133,6 +139,12 @@ def _diagnose(given: argparse.Namespace) -> None:
         if out:
             out.write(f'\n], "skipped": {summary.skipped}}}\n')
     print(f"reference: {named}\n{summary}")
+
+
+def _explain(given: argparse.Namespace) -> None:
+    from gentangle.alignment.explain import explain
+
+    print(explain(given.log))
 
 
 def _read(path: Path) -> str:

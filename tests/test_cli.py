@@ -52,7 +52,7 @@ def test_help_answers_in_under_four_tenths_of_a_second():
 def test_help_names_every_command():
     done = run("--help")
     assert done.returncode == 0
-    for name in ("fetch", "train", "diagnose", "claims", "profile"):
+    for name in ("fetch", "train", "diagnose", "explain", "claims", "profile"):
         assert name in done.stdout
 
 

@@ -32,7 +32,7 @@ class BenchmarkDirective(SphinxDirective):
         except (OSError, ValueError, KeyError) as error:
             raise self.error(f"{path} holds no benchmark ({error}): make bench writes it.") from error
         head = ("Measured", "Ratio", "Target", "Reached")
-        body = [(n, f"{r:.2f}", f"{t:g}", "yes" if reached(n, r, t) else "no") for n, r, t in rows]
+        body = [(n, f"{r:.3f}", f"{t:g}", "yes" if reached(n, r, t) else "no") for n, r, t in rows]
         versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("torch", "transformers"))
         line = f"{made['processor']}, {made['cores']} cores, {versions}, {made['date']}."
         return [_table([head], body), nodes.paragraph("", line, classes=["gt-check"])]
