@@ -58,9 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--json", type=Path, metavar="OUT", help="write every pair's numbers to this file")
     diagnose.set_defaults(run=_diagnose)
 
-    explained = commands.add_parser(
-        "explain", help="say from a trainer's log alone which case a run shows, and since when"
-    )
+    explained = commands.add_parser("explain", help="which case a run shows and since when, from its log alone")
     explained.add_argument("log", type=Path, help="trainer_state.json, or a CSV exported from a tracker")
     explained.set_defaults(run=_explain)
 

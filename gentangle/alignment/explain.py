@@ -24,18 +24,18 @@ _WIDTH = 60
 ADVICE = {
     INTENDED: "as the loss intends.",
     BOTH_DOWN: (
-        "the margin grows while both lose probability. Look at the median and at how much probability both hold, not at "
-        "the mean alone. To first order a likelihood term on chosen (CPO, SLiC-HF) or DPOP's penalty raises d_w/d_l and "
-        "with it chosen; a larger beta or a lower rate leaves the case as it is. Which gradients pull chosen down, its own "
-        "pair's or the others', EntanglementCallback tells."
+        "the margin grows while both lose probability. Look at the median and at how much probability both hold, not "
+        "at the mean alone. To first order a likelihood term on chosen (CPO, SLiC-HF) or DPOP's penalty raises d_w/d_l "
+        "and with it chosen; a larger beta or a lower rate leaves the case as it is. Which gradients pull chosen down, "
+        "its own pair's or the others', EntanglementCallback tells."
     ),
     BOTH_UP: (
-        "rejected rises along with chosen: likely in a run that still learns the form of its answers, and where rejected's "
-        "gradient is short. A smaller d_w/d_l, or fine-tuning on the chosen responses first, works against it."
+        "rejected rises along with chosen: likely in a run that still learns the form of its answers, and where "
+        "rejected's gradient is short. A smaller d_w/d_l, or fine-tuning on the chosen responses first, works against it."
     ),
     REVERSED: (
-        "no step on a pair alone does this for positive slopes: other pairs, momentum, or a negative slope (IPO past its "
-        "target) do. Check that chosen and rejected are not exchanged in the data."
+        "no step on a pair alone does this for positive slopes: other pairs, momentum, or a negative slope (IPO past "
+        "its target) do. Check that chosen and rejected are not exchanged in the data."
     ),
     UNMOVED: "nothing has moved: is the learning rate 0, or the log of the first step alone?",
 }
@@ -53,11 +53,7 @@ class Explanation:
     rejected: np.ndarray
 
     def __str__(self) -> str:
-        name = (
-            self.case.replace("-", " ")
-            .replace("up rejected", "up, rejected")
-            .replace("down rejected", "down, rejected")
-        )
+        name = self.case.replace("-rejected", ", rejected").replace("-", " ")
         return "\n".join(
             [
                 f"{name}, since step {self.since} of {int(self.steps[-1])} ({self.measure})",
@@ -81,22 +77,19 @@ def explain(path: Path) -> Explanation:
         InputError: no such file, neither JSON nor CSV, or no metrics of chosen and rejected.
     """
     rows = read_log(path)
-    for names, measure in (
-        (REWARDS, "rewards, against the reference"),
-        (LOG_PROBS, "log-probabilities, from the start"),
-    ):
-        steps, values = _series(rows, names)
-        if len(steps):
-            break
-    else:
-        raise InputError(
-            f"{path} holds neither {' and '.join(REWARDS)} nor {' and '.join(LOG_PROBS)}, as TRL logs them."
-        )
+    steps, values = _series(rows, REWARDS)
+    against_start = not len(steps)
+    if against_start:
+        steps, values = _series(rows, LOG_PROBS)
+    if not len(steps):
+        wanted = f"neither {' and '.join(REWARDS)} nor {' and '.join(LOG_PROBS)}"
+        raise InputError(f"{path} holds {wanted}, as TRL logs them.")
     window = max(1, len(steps) // 10)
-    if names == LOG_PROBS:
+    if against_start:
         values = values - values[:, :window].mean(axis=1, keepdims=True)
     smooth = np.array([_running_mean(side, window) for side in values])
     cases = case(smooth.T)
+    measure = "log-probabilities, from the start" if against_start else "rewards, against the reference"
     other = np.flatnonzero(cases != cases[-1])
     first = other[-1] + 1 if len(other) else 0
     return Explanation(str(cases[-1]), int(steps[first]), measure, steps, smooth[0], smooth[1])

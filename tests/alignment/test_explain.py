@@ -39,7 +39,7 @@ def test_each_case_is_told(chosen, rejected, expected, tmp_path):
 
 
 def test_the_step_since_which_chosen_falls(tmp_path):
-    """Chosen rises until step 40 and is below the reference from step 80 on; the running mean is at most a window late."""
+    """Chosen is below the reference from step 80 on; the running mean is at most a window late."""
     chosen = np.where(STEPS <= 40, STEPS, 80 - STEPS)
     found = explain(state(tmp_path / "s.json", history(chosen, -STEPS)))
     assert found.case == BOTH_DOWN
