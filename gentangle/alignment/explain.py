@@ -31,7 +31,7 @@ ADVICE = {
     ),
     BOTH_UP: (
         "rejected rises along with chosen: likely in a run that still learns the form of its answers, and where "
-        "rejected's gradient is short. A smaller d_w/d_l, or fine-tuning on the chosen responses first, works against it."
+        "rejected's gradient is short. A smaller d_w/d_l, or fine-tuning on chosen first, works against it."
     ),
     REVERSED: (
         "no step on a pair alone does this for positive slopes: other pairs, momentum, or a negative slope (IPO past "
