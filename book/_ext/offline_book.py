@@ -32,7 +32,7 @@ ENTRANCE = """\
 <head>
 <meta charset="utf-8">
 <meta http-equiv="refresh" content="0; url={first}">
-<link rel="icon" href="_static/favicon.svg">
+<link rel="icon" href="data:,">
 <title>{title}</title>
 </head>
 <body><p><a href="{first}">{title}</a></p></body>
@@ -116,7 +116,8 @@ def write_entrance(app: Sphinx, exception: Exception | None) -> None:
     """index.html leads to the first page.
 
     The one that the table of contents' extension would write has neither icon nor link, so a browser asks for
-    favicon.ico in vain, and a reader whose browser does not follow sees nothing.
+    favicon.ico in vain, and a reader whose browser does not follow sees nothing. The icon here is empty: a request for
+    one would be cut off by going on to the first page.
     """
     if exception is None and app.builder.format == "html" and app.config.master_doc != "index":
         page = ENTRANCE.format(
