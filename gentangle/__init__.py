@@ -22,7 +22,7 @@ _HOME = {
     "last_layer_gram": "gentangle.alignment.softmax",
     "normalised_inner_products": "gentangle.alignment.conditions",
     "objective": "gentangle.alignment.objectives",
-    "pair_blocks": "gentangle.alignment.conditions",
+    "pair_blocks": "gentangle.gradients.pairs",
     "pair_gram": "gentangle.gradients",
     "profile": "gentangle.profiles",
     "scaled_gram": "gentangle.alignment.conditions",

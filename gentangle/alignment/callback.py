@@ -17,12 +17,14 @@ from gentangle.alignment.conditions import (
     attribution,
     band_distance,
     case,
-    pair_blocks,
+    cosine,
+    normalised_inner_products,
 )
 from gentangle.errors import InputError
 from gentangle.gradients.capture import Capture
 from gentangle.gradients.fused_head import FusedHead
 from gentangle.gradients.oracle import trainable_parameters
+from gentangle.gradients.pairs import pair_blocks
 from gentangle.gradients.step import parameter_step, snapshot
 
 PREFIX = "entanglement/"
@@ -114,7 +116,7 @@ class EntanglementCallback(TrainerCallback):
     def on_substep_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """A micro-batch is through: read it and watch the next."""
         if self._capture:
-            self._read(args, state)
+            self._read()
             self._watch(model)
 
     def on_pre_optimizer_step(
@@ -122,7 +124,7 @@ class EntanglementCallback(TrainerCallback):
     ) -> None:
         """The last micro-batch is through and the step not yet taken."""
         if self._capture:
-            self._read(args, state)
+            self._read()
             self._rate = optimizer.param_groups[0]["lr"]
             self._before = snapshot(model) if self._forecast else None
 
@@ -166,7 +168,7 @@ class EntanglementCallback(TrainerCallback):
         if torch.is_grad_enabled():
             self._call = dict(kwargs)
 
-    def _read(self, args: Any, state: Any) -> None:
+    def _read(self) -> None:
         self._open.close()
         assert self._capture is not None
         if self._head.slopes is None:
@@ -234,11 +236,10 @@ def summary(batch: Mapping[str, Any]) -> dict[str, float]:
         return found
     c = np.stack([chosen, rejected], axis=-1)[defined]
     gram = pair_blocks(scaled)[defined] / (c[:, :, None] * c[:, None, :])
-    w, l, inner = gram[:, 0, 0], gram[:, 1, 1], gram[:, 0, 1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        medians = {"cosine": inner / np.sqrt(w * l), "inner_over_chosen": inner / w, "inner_over_rejected": inner / l}
-        if (c[:, 0] < 0).all() and (c[:, 1] > 0).all():
-            medians["band_distance"] = band_distance(gram, -c[:, 0], c[:, 1])
+    over_chosen, over_rejected = normalised_inner_products(gram).T
+    medians = {"cosine": cosine(gram), "inner_over_chosen": over_chosen, "inner_over_rejected": over_rejected}
+    if (c[:, 0] < 0).all() and (c[:, 1] > 0).all():
+        medians["band_distance"] = band_distance(gram, -c[:, 0], c[:, 1])
     found |= {name: float(np.nanmedian(values)) for name, values in medians.items() if np.isfinite(values).any()}
     followed = [name for name in ("pair", "batch", "step", "measured") if name in batch]
     sides = {name: batch[name].reshape(2, -1)[:, defined] for name in followed}

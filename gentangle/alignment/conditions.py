@@ -20,6 +20,7 @@ from gentangle.alignment.symbols import (
     REJECTED_NORM_SQ,
 )
 from gentangle.errors import InputError
+from gentangle.gradients.pairs import pair_blocks
 
 INTENDED = "chosen-up-rejected-down"
 BOTH_UP = "both-up"
@@ -202,21 +203,6 @@ def attribution(scaled_gram: Any, loss_slopes: Any, eta: Any = 1.0) -> np.ndarra
     own_chosen, own_rejected = moves[own, own], moves[own + pairs, own]
     chosen, rejected = moves[:pairs].sum(0) - own_chosen, moves[pairs:].sum(0) - own_rejected
     return np.stack([own_chosen, own_rejected, chosen, rejected], axis=-1)
-
-
-def pair_blocks(gram: Any) -> np.ndarray:
-    """The 2x2 Gram matrix of every pair of a batch, shape (P, 2, 2), from the whole one of shape (2P, 2P).
-
-    Rows are ordered as TRL batches them: the P chosen responses, then the P rejected ones.
-    """
-    matrix = np.asarray(gram, dtype=float)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] % 2:
-        raise InputError(
-            f"A Gram matrix of shape {matrix.shape} is no batch of pairs: it takes (2P, 2P), chosen rows first."
-        )
-    pairs = np.arange(matrix.shape[0] // 2)
-    rows = np.stack([pairs, pairs + len(pairs)], axis=-1)
-    return matrix[rows[:, :, None], rows[:, None, :]]
 
 
 def _pair_gram(gram: Any) -> np.ndarray:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from gentangle.gradients.capture import Capture
-from gentangle.gradients.oracle import count_of_pairs, evaluate_scalars, trainable_parameters
+from gentangle.gradients.oracle import evaluate_scalars, trainable_parameters
+from gentangle.gradients.pairs import count_of_pairs
 from gentangle.gradients.refusal import EngineRefusal
 
 if TYPE_CHECKING:

@@ -45,6 +45,17 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
 
 
+def used_first(used: torch.Tensor) -> torch.Tensor:
+    """Positions of each row, those that are ``used`` (R, T) first, cut to the longest row's number of them."""
+    length = max(1, int(used.sum(-1).max()))
+    return used.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :length]
+
+
+def in_order(tensor: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """The positions ``order`` (R, length) of a tensor (R, T, d)."""
+    return tensor.gather(1, order[..., None].expand(-1, -1, tensor.shape[-1]))
+
+
 @dataclass
 class Outer:
     """Gradient of a matrix, ``left`` (R, T, L) and ``right`` (R, T, M); rows may be padded with zeros."""
@@ -52,18 +63,15 @@ class Outer:
     left: torch.Tensor
     right: torch.Tensor
 
-    def __post_init__(self) -> None:
-        if max(self.left.shape[-1], self.right.shape[-1]) >= WIDE:
-            self._drop_zero_positions()
-
-    def _drop_zero_positions(self) -> None:
+    def without_zeros(self) -> "Outer":
+        """The same gradients from the positions that count, where one side is as wide as a vocabulary."""
         wide = self.left if self.left.shape[-1] >= self.right.shape[-1] else self.right
-        used = torch.linalg.vector_norm(wide, torch.inf, dim=-1) > 0
-        length = max(1, int(used.sum(-1).max()))
-        if length < used.shape[1]:
-            order = used.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :length, None]
-            self.left = self.left.gather(1, order.expand(-1, -1, self.left.shape[-1]))
-            self.right = self.right.gather(1, order.expand(-1, -1, self.right.shape[-1]))
+        if wide.shape[-1] < WIDE:
+            return self
+        order = used_first(torch.linalg.vector_norm(wide, torch.inf, dim=-1) > 0)
+        if order.shape[1] == wide.shape[1]:
+            return self
+        return Outer(in_order(self.left, order), in_order(self.right, order))
 
     def formed(self) -> torch.Tensor:
         """Every row's gradient, (R, L M)."""
@@ -156,9 +164,6 @@ class _Narrowed(Outer):
     """An Outer whose left side holds only some columns; ``place`` maps a column to where it stands."""
 
     place: torch.Tensor
-
-    def __post_init__(self) -> None:
-        pass
 
     def formed(self) -> torch.Tensor:
         raise AssertionError("a narrowed factor is multiplied with a Gather alone")

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from gentangle.gradients.capture import Capture
-from gentangle.gradients.factors import Formed, Outer
+from gentangle.gradients.factors import Formed, Outer, in_order, used_first
 from gentangle.gradients.refusal import EngineRefusal
 from gentangle.gradients.step import at_least_float32
 
@@ -85,10 +85,8 @@ class FusedHead:
         if not self._own:
             return
         with torch.no_grad():
-            length = max(1, int(mask.sum(-1).max()))
-            order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :length]
-            h = hidden.gather(1, order[..., None].expand(-1, -1, hidden.shape[-1]))
-            h = at_least_float32(h)
+            order = used_first(mask)
+            h = at_least_float32(in_order(hidden, order))
             y, slope = labels.gather(1, order).clamp(min=0), (c * mask).gather(1, order).to(h.dtype)
             logits = self._head(h.to(self._head.weight.dtype)).to(h.dtype)
             left = logits.softmax(-1).mul_(-slope[..., None])

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gentangle.errors import InputError, nearest
-from gentangle.gradients.oracle import count_of_pairs, inner_products, jacobian, whole
+from gentangle.gradients.oracle import inner_products, jacobian, whole
+from gentangle.gradients.pairs import count_of_pairs, pair_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -69,9 +70,8 @@ def pair_gram(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "au
         InputError: as :func:`gram`, or an odd number of scalars.
     """
     matrix = whole(_shares(model, scalars, method, pairs=True))
-    i = np.arange(count_of_pairs(len(matrix)))
-    rows = np.stack([i, i + len(i)], axis=-1)
-    return matrix[rows[:, :, None], rows[:, None, :]]
+    count_of_pairs(len(matrix))
+    return pair_blocks(matrix)
 
 
 def _shares(model: "torch.nn.Module", scalars: "Scalars", method: str, *, pairs: bool) -> dict[str, np.ndarray]:

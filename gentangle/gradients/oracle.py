@@ -61,17 +61,6 @@ def evaluate_scalars(model: "torch.nn.Module", scalars: "Scalars") -> "list[torc
     return values
 
 
-def count_of_pairs(scalars: int) -> int:
-    """Half the number of scalars.
-
-    Raises:
-        InputError: the number is odd.
-    """
-    if scalars % 2:
-        raise InputError(f"{scalars} scalars are no pairs, expected an even number, the chosen ones first.")
-    return scalars // 2
-
-
 def jacobian(model: "torch.nn.Module", scalars: "Scalars") -> "dict[str, torch.Tensor]":
     r"""Gradients :math:`g_i = \nabla_\theta s_i` of n scalars, one backward pass each.
 

@@ -24,12 +24,12 @@ def positions(tensor: torch.Tensor, n: int) -> torch.Tensor:
 
 def linear(module: nn.Linear, x: torch.Tensor, b: torch.Tensor, n: int) -> dict[str, Factor]:
     """y = x W^T + bias: the gradient of W is the sum over positions of b x^T."""
-    return {"weight": Outer(positions(b, n), positions(x, n)), "bias": Formed(positions(b, n).sum(1))}
+    return {"weight": Outer(positions(b, n), positions(x, n)).without_zeros(), "bias": Formed(positions(b, n).sum(1))}
 
 
 def conv1d(module: nn.Module, x: torch.Tensor, b: torch.Tensor, n: int) -> dict[str, Factor]:
     """GPT-2's Conv1D, y = x W + bias: a linear layer whose weight is stored transposed."""
-    return {"weight": Outer(positions(x, n), positions(b, n)), "bias": Formed(positions(b, n).sum(1))}
+    return {"weight": Outer(positions(x, n), positions(b, n)).without_zeros(), "bias": Formed(positions(b, n).sum(1))}
 
 
 def embedding(module: nn.Embedding, x: torch.Tensor, b: torch.Tensor, n: int) -> dict[str, Factor]:

@@ -6,10 +6,11 @@ import torch
 
 from gentangle import InputError, gram, pair_gram
 from gentangle.alignment.callback import PREFIX, EntanglementCallback
-from gentangle.alignment.conditions import cosine, pair_blocks
+from gentangle.alignment.conditions import cosine
 from gentangle.alignment.forecasts import agreement
 from gentangle.alignment.policy import collate, fresh_copy, response_log_probs
 from gentangle.alignment.training import quiet
+from gentangle.gradients.pairs import pair_blocks
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
