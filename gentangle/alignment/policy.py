@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gentangle import smollm2
 from gentangle.alignment.preference import Pair
 from gentangle.errors import InputError
 
@@ -48,8 +49,10 @@ def small_gpt2(
     return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape, **no_dropout, **ends))
 
 
-def load_policy(name: str | Path) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]":
+def load_policy(name: str | Path | None = None) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]":
     """Model (float32, safetensors only) and tokenizer from a folder, or by name where a network is.
+
+    Without a name: SmolLM2-135M-Instruct, from the package that :mod:`gentangle.smollm2` fetched.
 
     Raises:
         InputError: neither a folder with a model nor a name that could be fetched.
@@ -57,6 +60,7 @@ def load_policy(name: str | Path) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizer
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    name = smollm2.fetched() if name is None else name
     if str(name).startswith((".", "/")) and not Path(name).is_dir():  # a folder is meant: ask no hub for it
         raise InputError(f"No model at {str(name)!r}: give a folder, or a hub name where a network is.")
     try:

@@ -146,7 +146,7 @@ class Capture:
             )
         if not output.requires_grad or not output.numel():
             return None
-        inputs = _input_of(args, kwargs)
+        inputs = input_of(args, kwargs)
         result = None
         if len(output) == 1 and self._batch_rows(inputs) > 1:
             # One row for all (position embeddings): each row gets a copy of its own, and so a gradient of its own.
@@ -159,7 +159,7 @@ class Capture:
                 f"{self._batch_rows(inputs)} rows first"
             )
         for name in self.own[module].values():
-            self.announce(name, _input_of(args, kwargs) if rule_of(module) is embedding else None)
+            self.announce(name, input_of(args, kwargs) if rule_of(module) is embedding else None)
         call = [(module, args, kwargs)]  # emptied when its gradient arrives: activations are not held longer
         self._handles.append(output.register_hook(lambda b: self._backward(*call.pop(), b)))
         self.edges.append(get_gradient_edge(output))  # the tensor itself may yet be changed in place
@@ -189,7 +189,7 @@ class Capture:
         try:
             with torch.no_grad():
                 rule, n = rule_of(module), self._scalars()
-                x, b = _input_of(args, kwargs), b.detach()
+                x, b = input_of(args, kwargs), b.detach()
                 if rule is None:
                     found = by_differentiation(module, args, kwargs, b, n)
                 else:
@@ -249,7 +249,7 @@ def refuse_coupled_rows(model: nn.Module) -> None:
             )
 
 
-def _input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """A layer's input: its first argument, named or not."""
     return args[0] if args else next(iter(kwargs.values()), None)
 

@@ -40,11 +40,14 @@ def engine_gram(
         torch.autograd.grad(values.sum(), seen.edges, retain_graph=verify, allow_unused=True)
     shares = seen.gram_by_parameter()
     if verify:
-        _verify(model, values, shares, pairs)
+        check_by_autograd(model, values, shares, pairs=pairs)
     return shares
 
 
-def _verify(model: torch.nn.Module, values: torch.Tensor, shares: dict[str, np.ndarray], pairs: bool) -> None:
+def check_by_autograd(
+    model: torch.nn.Module, values: torch.Tensor, shares: dict[str, np.ndarray], *, pairs: bool = False
+) -> None:
+    """Refuse shares that autograd's own gradient of the weighted sum of all scalars contradicts."""
     parameters = trainable_parameters(model)
     weights = np.random.default_rng(0).normal(size=len(values))  # no two alike: equal ones would hide mixed-up rows
     if pairs:

@@ -29,6 +29,12 @@ def language_model(name: str, *, tied: bool = True, layers: int = 2, width: int 
 
 def responses(rows: int, length: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Scalars:
     """Log-probabilities of random responses after random prompts, padded on the right to one length."""
+    of_tokens = response_tokens(rows, length, seed, dtype)
+    return lambda model: of_tokens(model).sum(-1)
+
+
+def response_tokens(rows: int, length: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Scalars:
+    """The same, token by token, (rows, length - 1), zero where there is no response."""
     rng = torch.Generator().manual_seed(seed)
     ids = torch.randint(2, VOCABULARY, (rows, length), generator=rng)
     lengths = torch.randint(max(2, length // 2), length + 1, (rows, 1), generator=rng)
@@ -38,7 +44,7 @@ def responses(rows: int, length: int, seed: int = 0, dtype: torch.dtype = torch.
     def scalars(model: nn.Module) -> torch.Tensor:
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
         tokens = logits.to(dtype).log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-        return (tokens * answered[:, 1:]).sum(-1)
+        return tokens * answered[:, 1:]
 
     return scalars
 
