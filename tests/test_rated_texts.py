@@ -4,6 +4,7 @@ import io
 import shutil
 import tarfile
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -73,14 +74,14 @@ def test_unknown_domain(empty_cache):
 
 
 def test_missing_file(empty_cache):
-    with pytest.raises(InputError, match=r"tweets_GroundTruth.txt is missing: run `gentangle fetch`"):
+    with pytest.raises(InputError, match=r"tweets_GroundTruth.txt is missing: run `gentangle fetch rated-texts`"):
         rated_texts.load("tweets")
 
 
 def test_corrupted_file(whole_cache):
     path = whole_cache / rated_texts.DOMAINS["tweets"][0]
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"SHA-256 differs\): delete it and run `gentangle fetch`"):
+    with pytest.raises(InputError, match=r"SHA-256 differs\): delete it and run `gentangle fetch rated-texts`"):
         rated_texts.load("tweets")
 
 
@@ -89,22 +90,22 @@ def test_without_a_network_the_error_says_what_to_do(empty_cache, no_network):
         rated_texts.fetch()
     message = str(caught.value)
     assert "\n" not in message
-    assert rated_texts.PACKAGE in message
-    assert "gentangle fetch --archive FILE" in message
+    assert rated_texts.RELEASE.requirement in message
+    assert "gentangle fetch rated-texts --archive FILE" in message
     assert not empty_cache.exists()
 
 
 def test_missing_archive(empty_cache, tmp_path):
-    with pytest.raises(InputError, match=f"No such file.*expected the source distribution {rated_texts.ARCHIVE}"):
+    with pytest.raises(InputError, match=f"No such file.*expected the archive {rated_texts.RELEASE.archive}"):
         rated_texts.fetch(tmp_path / "none.tar.gz")
     assert not empty_cache.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not an archive"])
 def test_archive_with_another_checksum(empty_cache, tmp_path, content):
-    archive = tmp_path / rated_texts.ARCHIVE
+    archive = tmp_path / rated_texts.RELEASE.archive
     archive.write_bytes(content)
-    with pytest.raises(InputError, match=f"has SHA-256 .* expected {rated_texts.ARCHIVE_SHA256[:16]}"):
+    with pytest.raises(InputError, match=f"has SHA-256 .* expected {rated_texts.RELEASE.sha256[:16]}"):
         rated_texts.fetch(archive)
     assert not empty_cache.exists()
 
@@ -131,10 +132,11 @@ def test_archive_whose_files_differ_leaves_nothing(whole_cache, empty_cache, tmp
 
     texts = {name: (whole_cache / name).read_bytes() for name, _ in rated_texts.DOMAINS.values()}
     texts[rated_texts.DOMAINS[spoiled][0]] += b"x"
-    archive = tmp_path / rated_texts.ARCHIVE
+    archive = tmp_path / rated_texts.RELEASE.archive
     archive.write_bytes(archive_of(texts))
     shutil.rmtree(whole_cache)
-    monkeypatch.setattr(rated_texts, "ARCHIVE_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
+    known = replace(rated_texts.RELEASE, sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(rated_texts, "RELEASE", known)
     with pytest.raises(InputError, match=f"{rated_texts.DOMAINS[spoiled][0]} inside .* another SHA-256"):
         rated_texts.fetch(archive)
     assert not list(empty_cache.rglob("*.txt"))
@@ -145,9 +147,10 @@ def test_archive_that_is_right_is_taken(whole_cache, tmp_path, monkeypatch, no_n
     import hashlib
 
     texts = {name: (whole_cache / name).read_bytes() for name, _ in rated_texts.DOMAINS.values()}
-    archive = tmp_path / rated_texts.ARCHIVE
+    archive = tmp_path / rated_texts.RELEASE.archive
     archive.write_bytes(archive_of(texts))
-    monkeypatch.setattr(rated_texts, "ARCHIVE_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
+    known = replace(rated_texts.RELEASE, sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(rated_texts, "RELEASE", known)
     (whole_cache / rated_texts.DOMAINS["film"][0]).write_bytes(b"half")
     rated_texts.fetch(archive)
     assert len(rated_texts.load("film")) == 10605

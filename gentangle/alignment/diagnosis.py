@@ -18,6 +18,7 @@ from gentangle.alignment.conditions import case, cosine, first_order_changes
 from gentangle.alignment.objectives import Objective
 from gentangle.alignment.policy import pad_together, response_log_probs, to_device, tokenise
 from gentangle.alignment.preference import Pair
+from gentangle.alignment.proxies import rankings
 from gentangle.errors import InputError
 from gentangle.gradients.gram import pair_gram
 
@@ -70,6 +71,7 @@ def diagnose(
     batch_size: int = 4,
     skip_invalid: bool = False,
     summary: Summary | None = None,
+    proxies: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """An entry for each pair of a JSONL file, in the file's order, while it is read.
 
@@ -85,21 +87,23 @@ def diagnose(
         batch_size: pairs in one forward pass.
         skip_invalid: pass over lines that are no pair; ``summary`` counts them.
         summary: filled along the way.
+        proxies: also what pairs are ranked by, see :mod:`gentangle.alignment.proxies`.
 
     Yields:
         ``line``, ``chosen_norm_sq``, ``rejected_norm_sq``, ``inner_product``, ``cosine``, ``d_chosen``, ``d_rejected``,
         ``predicted_chosen``, ``predicted_rejected`` (first-order change in nats per unit step of SGD on this pair
-        alone), ``case``, ``logp_chosen``, ``logp_rejected``.
+        alone), ``case``, ``logp_chosen``, ``logp_rejected``; with ``proxies`` also ``entanglement``
+        (:math:`\\langle w,l\\rangle - \\lVert w\\rVert^2`), ``ches`` and ``edit-distance``.
 
     Raises:
         InputError: a line that is no pair, with its number, unless ``skip_invalid``; log-probabilities that
             are not finite.
     """
     summary = summary if summary is not None else Summary()
-    context = _context(model)
-    examples = _examples(path, tokenizer, context, end_of_text, skip_invalid, summary)
-    while batch := list(islice(examples, batch_size)):
-        for entry in _entries(model, tokenizer, batch, objective, reference, hyperparameters or {}):
+    context = context_of(model)
+    pairs = examples(path, tokenizer, context, end_of_text, skip_invalid=skip_invalid, summary=summary)
+    while batch := list(islice(pairs, batch_size)):
+        for entry in _entries(model, tokenizer, batch, objective, reference, hyperparameters or {}, proxies):
             summary.add(entry)
             yield entry
 
@@ -137,27 +141,34 @@ def example_of(
     return example
 
 
-def _examples(
+def examples(
     path: Path,
     tokenizer: "PreTrainedTokenizerBase",
     context: int,
     end_of_text: bool,
-    skip_invalid: bool,
-    summary: Summary,
+    *,
+    only: int | None = None,
+    skip_invalid: bool = False,
+    summary: Summary | None = None,
 ) -> Iterator[tuple[int, dict[str, list[int]]]]:
+    """Number and tokenised pair of each line of a JSONL file that is not blank, or of the line ``only``.
+
+    Raises:
+        InputError: a line that is no pair, with its number, unless ``skip_invalid``; ``summary`` counts those.
+    """
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.strip():
+                if not line.strip() or only not in (None, number):
                     continue
                 try:
                     yield number, example_of(_decoded(line), tokenizer, context, end_of_text=end_of_text)
                 except InputError as error:
                     if not skip_invalid:
-                        raise InputError(
-                            f"{path}, line {number}: {error}. Mend it, or pass over such lines with --skip-invalid."
-                        ) from error
-                    summary.skipped += 1
+                        hint = " Mend it, or pass over such lines with --skip-invalid." if only is None else ""
+                        raise InputError(f"{path}, line {number}: {error}.{hint}") from error
+                    if summary:
+                        summary.skipped += 1
     except OSError as error:
         raise InputError(f"Cannot read {path} ({error.strerror}): give a JSONL file.") from error
 
@@ -189,7 +200,8 @@ def _rendered(tokenizer: "PreTrainedTokenizerBase", prompt: list[Any], chosen: l
     return Pair(start, *(text[len(start) :] for text in whole))
 
 
-def _context(model: Any) -> int:
+def context_of(model: Any) -> int:
+    """Positions that the model can hold."""
     config = model.config.get_text_config()
     return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31)
 
@@ -201,6 +213,7 @@ def _entries(
     objective: Objective,
     reference: Any,
     hyperparameters: Mapping[str, float],
+    proxies: bool,
 ) -> list[dict[str, Any]]:
     lines = [number for number, _ in batch]
     rows = to_device(pad_together(tokenizer, [example for _, example in batch]), next(model.parameters()).device)
@@ -233,6 +246,9 @@ def _entries(
         "logp_chosen": chosen,
         "logp_rejected": rejected,
     }
+    if proxies:
+        columns |= {"entanglement": gram[:, 0, 1] - gram[:, 0, 0]}
+        columns |= rankings(model, rows, [example for _, example in batch])
     return [
         {name: value.item() if hasattr(value, "item") else value for name, value in zip(columns, row, strict=True)}
         for row in zip(*columns.values(), strict=True)

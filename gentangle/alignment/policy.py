@@ -160,10 +160,15 @@ def response_log_probs(model: "torch.nn.Module", batch: "Mapping[str, torch.Tens
         model: a causal language model of transformers.
         batch: as :func:`collate` makes it.
     """
+    return response_token_log_probs(model, batch).sum(-1)
+
+
+def response_token_log_probs(model: "torch.nn.Module", batch: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
+    """The summands of :func:`response_log_probs`, (rows, T - 1): 0 where the next token is no response's."""
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
     log_probs = logits[:, :-1].float().log_softmax(-1)
     tokens = log_probs.gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
-    return (tokens * batch["completion_mask"][:, 1:]).sum(-1)
+    return tokens * batch["completion_mask"][:, 1:]
 
 
 def to_device(batch: "Mapping[str, torch.Tensor]", device: "str | torch.device") -> "dict[str, torch.Tensor]":
