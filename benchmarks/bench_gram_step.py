@@ -7,7 +7,6 @@ reference's forward pass in it, as TRL has by default, every ratio would be smal
 """
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from gentangle.atomic import write_json
 from gentangle.gradients import parameter_step, snapshot
 from gentangle.gradients.capture import Capture
+from gentangle.gradients.token_gram import token_gram
 from gentangle.profiles import profile
 from gentangle.provenance import provenance
 
@@ -35,8 +35,12 @@ CASES = {
     "step_forecast_64": ("forecast", 64, 4, "plain", 0.5),
     "diagnosed_step_256": ("pairs", 256, 4, "plain", 1.25),
     "paper_way_speedup": ("paper", 64, 8, "pairs", 5.0),
+    "token_gram_40_speedup": ("tokens", 64, 1, "token_backwards", 3.0),
 }
 MEMORY_TARGET = 1.2
+TOKENS = 40  # of each response, at the end of the row
+EVERY = 8  # one backward a token is timed on every eighth token, and counted for all
+TOKEN_MEMORY_TARGET = 0.1
 
 
 class Steps:
@@ -117,6 +121,25 @@ class Steps:
         seen.changes(parameter_step(before, {name: p.detach() for name, p in self.model.named_parameters()}))
         return time.perf_counter() - started
 
+    def token_log_probs(self, _: torch.nn.Module | None = None) -> torch.Tensor:
+        """Log-probabilities of the last TOKENS tokens of each row, token by token."""
+        logits = self.model(input_ids=self.ids, use_cache=False).logits[:, -TOKENS - 1 : -1]
+        return logits.gather(-1, self.ids[:, -TOKENS:, None]).squeeze(-1) - logits.logsumexp(-1)
+
+    def tokens(self) -> float:
+        started = time.perf_counter()
+        token_gram(self.model, self.token_log_probs)
+        return time.perf_counter() - started
+
+    def token_backwards(self) -> float:
+        """One forward pass and one backward pass a token, of which none is kept and no product is taken."""
+        started = time.perf_counter()
+        values = self.token_log_probs().flatten()
+        forward = time.perf_counter() - started
+        for value in values[::EVERY]:
+            torch.autograd.grad(value, list(self.model.parameters()), retain_graph=True)
+        return forward + EVERY * (time.perf_counter() - started - forward)
+
     def paper(self) -> float:
         """The paper's way: two forward and two backward passes a pair, one row at a time, gradients compared."""
         started = time.perf_counter()
@@ -138,17 +161,19 @@ WAYS: dict[str, Callable[[Steps], float]] = {
     "normalised": Steps.normalised,
     "forecast": Steps.forecast,
     "paper": Steps.paper,
+    "tokens": Steps.tokens,
+    "token_backwards": Steps.token_backwards,
 }
 
 
 def measure(way: str, length: int, pairs: int, against: str) -> dict[str, object]:
     """Seconds of both ways, taken in turn, after a warm-up of each."""
     steps = Steps(length, pairs)
-    ways = list(dict.fromkeys([way, against, "plain"]))
+    ways = list(dict.fromkeys([way, against] if way == "tokens" else [way, against, "plain"]))
     for name in ways:
         WAYS[name](steps)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(REPEATS if way != "paper" else 7):
+    for _ in range(REPEATS if way not in ("paper", "tokens") else 7):
         for name in ways:
             seconds[name].append(WAYS[name](steps))
     return {name: [round(s, 4) for s in values] for name, values in seconds.items()}
@@ -159,14 +184,15 @@ def ratio_of(way: str, against: str, seconds: dict[str, list[float]]) -> float:
     median = {name: statistics.median(values) for name, values in seconds.items()}
     if way == "paper":
         return median["paper"] / (median["pairs"] - median["plain"])
+    if way == "tokens":
+        return median[against] / median[way]
     return median[way] / median[against]
 
 
-def peak_memory(way: str) -> int:
-    """Largest resident memory of a process that takes three steps, in bytes."""
-    code = (
-        f"import bench_gram_step as b; s = b.Steps(64, 4); [b.WAYS[{way!r}](s) for _ in range(3)]; print(b.resident())"
-    )
+def peak_memory(way: str, pairs: int = 4, times: int = 3) -> int:
+    """Largest resident memory of a process that takes a few steps, in bytes."""
+    call = f"[b.WAYS[{way!r}](s) for _ in range({times})]"
+    code = f"import bench_gram_step as b; s = b.Steps(64, {pairs}); {call}; print(b.resident())"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -174,16 +200,22 @@ def peak_memory(way: str) -> int:
 
 
 def resident() -> int:
-    """This process's largest resident memory so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """This process's largest resident memory so far, in bytes; getrusage would count its parent's at the fork."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) * 1024
 
 
 def main(names: list[str]) -> None:
     """Measure the cases named, or all, and add them to what the result already holds."""
     torch.set_num_threads(profile().threads)
     kept = json.loads(RESULT.read_text()) if RESULT.exists() else {"ratios": {}, "targets": {}, "seconds": {}}
-    for name in names or [*CASES, "diagnosed_memory_64"]:
-        if name == "diagnosed_memory_64":
+    for name in names or [*CASES, "diagnosed_memory_64", "token_gram_40_memory"]:
+        if name == "token_gram_40_memory":
+            bare, used = peak_memory("tokens", 1, 0), peak_memory("tokens", 1, 1)
+            kept_gradients = 2 * TOKENS * sum(p.numel() for p in Steps(64, 1).model.parameters()) * 4
+            ratio, target = (used - bare) / kept_gradients, TOKEN_MEMORY_TARGET
+            kept["token_memory_bytes"] = {"bare": bare, "used": used, "kept_gradients": kept_gradients}
+        elif name == "diagnosed_memory_64":
             plain, diagnosed = peak_memory("plain"), peak_memory("pairs")
             ratio, target = diagnosed / plain, MEMORY_TARGET
             kept["seconds"].pop(name, None)

@@ -23,6 +23,7 @@ from gentangle.alignment.conditions import (
 from gentangle.errors import InputError
 from gentangle.gradients.capture import Capture
 from gentangle.gradients.fused_head import FusedHead
+from gentangle.gradients.logits_head import LogitsHead
 from gentangle.gradients.oracle import trainable_parameters
 from gentangle.gradients.pairs import pair_blocks
 from gentangle.gradients.step import parameter_step, snapshot
@@ -31,11 +32,12 @@ PREFIX = "entanglement/"
 
 
 class EntanglementCallback(TrainerCallback):
-    """Reads the scaled Gram matrix of a DPOTrainer's own backward pass, whatever its loss.
+    """Reads the scaled Gram matrix of a DPOTrainer's or CPOTrainer's (SimPO's) own backward pass, whatever its loss.
 
     The trainer is unchanged: hooks watch its forward and backward pass, and slopes are read where the loss reaches
     the log-probabilities, so no formula of the loss is needed. With gradient accumulation each micro-batch is a batch
-    of its own. In a run of several processes each reads its own rows.
+    of its own. In a run of several processes each reads its own rows. A CPOTrainer's term of likelihood is in the
+    slopes of the chosen responses; of its batch loss a pair's own share is what its tokens have in it.
 
     Metrics, each under ``entanglement/`` and averaged by the trainer as its own are (medians over the pairs of a batch,
     nats where they are changes):
@@ -85,11 +87,15 @@ class EntanglementCallback(TrainerCallback):
         """Add this callback to a TRL trainer and its readings to the trainer's metrics.
 
         Raises:
-            InputError: the trainer keeps no metrics as TRL's DPOTrainer does.
+            InputError: the trainer keeps no metrics as TRL's DPOTrainer or CPOTrainer does.
         """
-        if not hasattr(trainer, "_metrics") or "train" not in trainer._metrics:
-            raise InputError(f"{type(trainer).__name__} keeps no metrics by mode, expected TRL's DPOTrainer.")
-        self._metrics = trainer._metrics["train"]
+        self._metrics = getattr(trainer, "_stored_metrics", None)  # CPOTrainer's: made on demand, dropped when logged
+        if self._metrics is None:
+            self._metrics = getattr(trainer, "_metrics", {})
+            if "train" not in self._metrics:
+                raise InputError(
+                    f"{type(trainer).__name__} keeps no metrics by mode, expected TRL's DPOTrainer or CPOTrainer."
+                )
         trainer.add_callback(self)
         return self
 
@@ -103,7 +109,10 @@ class EntanglementCallback(TrainerCallback):
                 "Gradient checkpointing with use_reentrant=True runs a layer's forward pass where no hook can tell it "
                 'from the first: set gradient_checkpointing_kwargs={"use_reentrant": False}.'
             )
-        FusedHead(Capture(model), causal_model(model))
+        base = causal_model(model)
+        if getattr(base.config, "is_encoder_decoder", False):
+            raise InputError(f"{type(base).__name__} is an encoder-decoder model, expected a causal language model.")
+        FusedHead(Capture(model), base)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Begin to watch, on a step that is read."""
@@ -141,13 +150,14 @@ class EntanglementCallback(TrainerCallback):
             with np.errstate(invalid="ignore", divide="ignore"):
                 last["step"] = self._capture.changes(step) / last["slopes"]
             with torch.no_grad():
-                after = model(**self._call).log_probs.sum(-1)
+                out, head = model(*self._call[0], **self._call[1]), self._head
+                after: Any = head.log_probs_of(out.logits) if isinstance(head, LogitsHead) else out.log_probs.sum(-1)
             last["measured"] = (after - self._head.log_probs).double().cpu().numpy()
         self._before = self._capture = None
         for batch in self._batches:
             if self._metrics is not None:
                 for name, value in summary(batch).items():
-                    self._metrics[PREFIX + name].append(value)
+                    self._metrics["train"][PREFIX + name].append(value)
             if self.seen:
                 self.seen(self.row(state.global_step + 1, batch))
 
@@ -160,21 +170,23 @@ class EntanglementCallback(TrainerCallback):
         self._capture = Capture(model, keep=self._forecast)
         base = causal_model(model)
         self._open.enter_context(self._capture)
-        self._head = self._open.enter_context(FusedHead(self._capture, base))
+        self._fused = self._open.enter_context(FusedHead(self._capture, base))
+        self._logits = self._open.enter_context(LogitsHead(self._capture, base))
         handle = base.register_forward_pre_hook(self._note_call, with_kwargs=True)
         self._open.callback(handle.remove)
 
     def _note_call(self, module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         if torch.is_grad_enabled():
-            self._call = dict(kwargs)
+            self._call = args, dict(kwargs)
 
     def _read(self) -> None:
         self._open.close()
         assert self._capture is not None
+        self._head: FusedHead | LogitsHead = self._logits if self._fused.slopes is None else self._fused
         if self._head.slopes is None:
             raise InputError(
-                "The trainer's loss did not reach log-probabilities through TRL's fused head: EntanglementCallback "
-                "reads TRL 1.16's DPOTrainer."
+                "The trainer's loss reached log-probabilities neither through TRL's fused head nor through the model's "
+                "logits: EntanglementCallback reads TRL 1.16's DPOTrainer and CPOTrainer."
             )
         scaled = np.sum(list(self._capture.gram_by_parameter().values()), axis=0)
         self._batches.append({"scaled": scaled, "slopes": self._head.slopes.double().cpu().numpy()})

@@ -110,9 +110,14 @@ class Capture:
             EngineRefusal: the capture was not made with ``keep=True``.
         """
         self._require_factors()
+        parts = []
         with torch.no_grad():
-            changes = torch.stack([times(factor, step[name]).double() for name, factor in self._kept]).sum(0)
-        return np.asarray(changes.cpu())
+            for name in self.names:
+                moved = step[name]
+                if hasattr(moved, "full_tensor"):  # sharded (FSDP2): every process gathers every step, in one order
+                    moved = moved.full_tensor()
+                parts += [times(factor, moved).double() for kept, factor in self._kept if kept == name]
+        return np.asarray(torch.stack(parts).sum(0).cpu())
 
     def combination(self, weights: Any) -> dict[str, torch.Tensor]:
         r"""The update :math:`\sum_i a_i c_i g_i`, by parameter, without another backward pass.

@@ -78,9 +78,11 @@ _TRANSFORMERS: Mapping[str, Rule] = {
 
 def rule_of(module: nn.Module) -> Rule | None:
     """The rule of exactly this type of module; a subclass may compute something else and has none."""
-    if type(module) in _RULES:
-        return _RULES[type(module)]
     kind = type(module)
+    if kind.__bases__[0].__name__ == "FSDPModule":  # made by fully_shard; it computes what its other base does
+        kind = kind.__bases__[1]
+    if kind in _RULES:
+        return _RULES[kind]
     return _TRANSFORMERS.get(kind.__name__) if kind.__module__.startswith("transformers.") else None
 
 

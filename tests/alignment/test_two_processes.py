@@ -16,24 +16,32 @@ pytestmark = pytest.mark.training
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 ROOT = Path(__file__).parents[2]
+DDP = ["--multi_gpu"]  # several processes; with --cpu accelerate starts a single one, without mpirun
+FSDP2 = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
 
 
-def test_distributed_data_parallel_reads_the_same_matrices(tiny_policy, tiny_pairs, tmp_path):
-    model, tokenizer = tiny_policy
-    model.save_pretrained(tmp_path / "policy")
-    tokenizer.save_pretrained(tmp_path / "policy")
-    (tmp_path / "pairs.json").write_text(json.dumps([[p.prompt, p.chosen, p.rejected] for p in tiny_pairs]))
-    # What `accelerate launch` starts for several processes; its own choice for the CPU alone is a single one.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+def launch(flags, argument):
+    """The script in two processes on the CPU, by accelerate launch."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", "0"]
+    on_cpu = {"ACCELERATE_USE_CPU": "true", "ACCELERATE_TORCH_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*command, str(SCRIPT), str(tmp_path)],
+        [*command, *flags, str(SCRIPT), argument],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        env=os.environ | on_cpu | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("flags", [DDP, FSDP2], ids=["replicated", "sharded"])
+def test_a_trainer_in_two_processes_reads_the_same_matrices(flags, tiny_policy, tiny_pairs, tmp_path):
+    model, tokenizer = tiny_policy
+    model.save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    (tmp_path / "pairs.json").write_text(json.dumps([[p.prompt, p.chosen, p.rejected] for p in tiny_pairs]))
+    launch(flags, str(tmp_path))
     rows = [row for rank in (0, 1) for row in json.loads((tmp_path / f"rows{rank}.json").read_text())]
     names = ("chosen_norm_sq", "rejected_norm_sq", "inner_product")
     found = sorted(triple for row in rows for triple in zip(*(row[name] for name in names), strict=True))
@@ -43,3 +51,7 @@ def test_distributed_data_parallel_reads_the_same_matrices(tiny_policy, tiny_pai
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-5)
     for row in rows:
         np.testing.assert_allclose(row["forecast"]["step"], row["measured"], rtol=0.3, atol=0.02)
+
+
+def test_a_sharded_models_matrix_is_the_whole_models():
+    launch(DDP, "capture")

@@ -23,7 +23,7 @@ def bench():
 
 def test_every_case_has_a_committed_figure_that_follows_from_its_seconds(bench):
     result = json.loads((ROOT / "results" / "gram_step.json").read_text())
-    assert set(result["ratios"]) == {*bench.CASES, "diagnosed_memory_64"}
+    assert set(result["ratios"]) == {*bench.CASES, "diagnosed_memory_64", "token_gram_40_memory"}
     for name, (way, _, _, against, target) in bench.CASES.items():
         seconds = result["seconds"][name]
         assert len(seconds[way]) >= 7
@@ -31,6 +31,10 @@ def test_every_case_has_a_committed_figure_that_follows_from_its_seconds(bench):
         assert result["targets"][name] == target
     memory = result["memory_bytes"]
     assert result["ratios"]["diagnosed_memory_64"] == pytest.approx(memory["pairs"] / memory["plain"], abs=1e-3)
+    memory = result["token_memory_bytes"]
+    assert memory["kept_gradients"] == 2 * bench.TOKENS * 134_515_008 * 4
+    ratio = (memory["used"] - memory["bare"]) / memory["kept_gradients"]
+    assert result["ratios"]["token_gram_40_memory"] == pytest.approx(ratio, abs=1e-3)
 
 
 @pytest.mark.training
