@@ -1,0 +1,133 @@
+"""Sphinx extension: measured tables.
+
+`{benchmark} results/FILE.json` shows the ratios that a benchmark wrote, beside their targets where it has some.
+`{remedies} results/FOLDER` shows what changed settings did to a run, as book/howto_remedies.py recorded it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+#: Names whose ratio is better when it is higher.
+HIGHER = ("speedup",)
+
+
+def reached(name: str, ratio: float, target: float) -> bool:
+    """Whether a ratio reaches its target; speed-ups from above, costs from below."""
+    return ratio >= target if name.endswith(HIGHER) else ratio <= target
+
+
+class BenchmarkDirective(SphinxDirective):
+    """A table of name, ratio, target and whether it was reached, and a line with the machine."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.config.ledger_root) / self.arguments[0]
+        self.env.note_dependency(str(path))
+        try:
+            given = json.loads(path.read_text("utf-8"))
+            made, ratios = given["provenance"], given["ratios"]
+            if isinstance(ratios, list):
+                head: tuple[str, ...] = ("Measured", "Ratio")
+                body = [(name, r if isinstance(r, str) else f"{r:.2f}") for name, r in ratios]
+            else:
+                head = ("Measured", "Ratio", "Target", "Reached")
+                targets = given["targets"]
+                body = [
+                    (n, f"{r:.3f}", f"{targets[n]:g}", "yes" if reached(n, r, targets[n]) else "no")
+                    for n, r in ratios.items()
+                ]
+        except (OSError, ValueError, KeyError) as error:
+            raise self.error(f"{path} holds no benchmark ({error}): make bench writes it.") from error
+        return [_table([head], body), _origin(made)]
+
+
+class RemediesDirective(SphinxDirective):
+    """A row for each changed setting, means over the seeds, and what each policy answers."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        folder = Path(self.config.ledger_root) / self.arguments[0]
+        records = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+        if not records:
+            raise self.error(f"{folder} holds no record: python book/howto_remedies.py writes them.")
+        for path in folder.glob("*.json"):
+            self.env.note_dependency(str(path))
+        by_change: dict[str, list[Any]] = {}
+        for record in records:
+            by_change.setdefault(record["change"], []).append(record)
+        order = sorted(by_change, key=lambda name: (name != "base", name))
+        head = (
+            "Run",
+            "Seeds",
+            "Chosen",
+            "Rejected",
+            "Margin grew",
+            "Chosen likelier: before, after",
+            "Own step intended",
+        )
+        body = [(name, *remedy_row(by_change[name])) for name in order]
+        praise, pan = records[0]["answers"]
+        answers = [
+            (f"{name}, seed {r['provenance']['seed']}", r["answers"][praise], r["answers"][pan])
+            for name in order
+            for r in by_change[name]
+        ]
+        return [
+            _table([head], body),
+            _table([("Run", f"“{praise}”", f"“{pan}”")], answers),
+            _origin(records[0]["provenance"]),
+        ]
+
+
+def remedy_row(records: list[Any]) -> tuple[str, ...]:
+    """Means over the runs of one setting, of the changes of held-out pairs in nats and of shares of pairs."""
+    found = []
+    for record in records:
+        before, after = (np.array(record["held_out"][when]) for when in ("before", "after"))
+        changes = after - before
+        intended = [row["entanglement/intended"] for row in record["log"] if "entanglement/intended" in row]
+        shares = [changes[0] > changes[1], before[0] > before[1], after[0] > after[1], intended]
+        found.append([*changes.mean(1), *(np.mean(share) for share in shares)])
+    chosen, rejected, grew, likelier, likelier_after, intended = np.mean(found, axis=0)
+    pair = f"{likelier:.0%}, {likelier_after:.0%}"
+    return str(len(records)), f"{chosen:+.1f}", f"{rejected:+.1f}", f"{grew:.0%}", pair, f"{intended:.0%}"
+
+
+def _origin(made: Any) -> nodes.paragraph:
+    versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("torch", "transformers"))
+    line = f"{made['processor']}, {made['cores']} cores, {versions}, {made['date']}."
+    return nodes.paragraph("", line, classes=["gt-check"])
+
+
+def _table(head: list[tuple[str, ...]], body: list[tuple[str, ...]]) -> nodes.table:
+    def rows(cells: list[tuple[str, ...]], first: Any) -> list[nodes.row]:
+        return [
+            nodes.row(
+                "",
+                *(
+                    nodes.entry("", nodes.paragraph("", "", first("", c) if k == 0 else nodes.Text(c)))
+                    for k, c in enumerate(row)
+                ),
+            )
+            for row in cells
+        ]
+
+    widths = [nodes.colspec(colwidth=40 if k == 0 else 20) for k in range(len(head[0]))]
+    group = nodes.tgroup("", *widths, cols=len(widths))
+    group += nodes.thead("", *rows(head, nodes.inline))
+    group += nodes.tbody("", *rows(body, nodes.literal))
+    return nodes.table("", group)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("benchmark", BenchmarkDirective)
+    app.add_directive("remedies", RemediesDirective)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
