@@ -113,7 +113,7 @@ def _fetch(given: argparse.Namespace) -> None:
         from gentangle.alignment.training import quiet
 
         with quiet():
-            print(f"{smollm2.NAME} in {smollm2.fetch(given.archive)}")
+            print(f"{smollm2.NAME} in {smollm2.fetch_model(given.archive)}")
 
 
 def _train(given: argparse.Namespace) -> None:

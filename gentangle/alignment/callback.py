@@ -29,6 +29,8 @@ from gentangle.gradients.pairs import pair_blocks
 from gentangle.gradients.step import parameter_step, snapshot
 
 PREFIX = "entanglement/"
+#: Below it a slope's square, and so the scaled Gram matrix, is lost in float32: nothing is divided by it.
+NO_SLOPE = 1e-15
 
 
 class EntanglementCallback(TrainerCallback):
@@ -45,7 +47,8 @@ class EntanglementCallback(TrainerCallback):
     - ``cosine``, ``inner_over_chosen``, ``inner_over_rejected``: the inner product over the norms, over the
       squared norm of chosen, over that of rejected;
     - ``intended``, ``both_up``, ``both_down``, ``reversed``: share of pairs in each case, this pair by SGD;
-    - ``undefined``: share of pairs without a reading, because a slope of the loss is 0 or no slope exists;
+    - ``undefined``: share of pairs without a forecast, because a slope of the loss is 0 or no slope exists; where it is
+      0 a DPOTrainer's pairs get norms and cosine from unit cotangents, by one more pass (not for a sharded model);
     - ``band_distance``: how far the slopes lie outside the disentanglement band;
     - ``pair_chosen``, ``pair_rejected``, ``batch_chosen``, ``batch_rejected``: mean forecasts by SGD;
     - ``own_chosen``, ``own_rejected``, ``other_chosen``, ``other_rejected``: the mean of ``batch_chosen``, split by
@@ -189,18 +192,30 @@ class EntanglementCallback(TrainerCallback):
                 "logits: EntanglementCallback reads TRL 1.16's DPOTrainer and CPOTrainer."
             )
         scaled = np.sum(list(self._capture.gram_by_parameter().values()), axis=0)
-        self._batches.append({"scaled": scaled, "slopes": self._head.slopes.double().cpu().numpy()})
+        batch = {"scaled": scaled, "slopes": self._head.slopes.double().cpu().numpy()}
+        sharded = any(hasattr(p, "full_tensor") for p in self._capture.model.parameters())
+        # A pass of one process alone would wait for the others where the model is sharded.
+        if (np.abs(batch["slopes"]) < NO_SLOPE).any() and self._head is self._fused and not sharded:
+            batch["unit"] = self._from_unit_cotangents()
+        self._batches.append(batch)
+
+    def _from_unit_cotangents(self) -> np.ndarray:
+        """The pairs' Gram matrices by a pass of their own, where the loss has no slope to divide by."""
+        base, (args, kwargs) = causal_model(self._capture.model), self._call  # type: ignore[union-attr]
+        with torch.enable_grad(), Capture(base) as seen, FusedHead(seen, base):
+            log_probs = base(*args, **kwargs).log_probs
+            seen.offsets = [0, len(log_probs) // 2]
+            torch.autograd.grad(log_probs.sum(), seen.edges, allow_unused=True)
+        return pair_blocks(np.sum(list(seen.gram_by_parameter().values()), axis=0))
 
     @staticmethod
     def row(step: int, batch: Mapping[str, Any]) -> dict[str, Any]:
         """A batch of P pairs, ready for JSON: norms, inner products; forecasts and measured changes, 2P, chosen first.
 
-        What a slope of 0 leaves undefined is None. On a step that was not forecast ``measured`` is missing, and
-        ``forecast`` has no ``step``.
+        Where a slope is 0 norms and inner products come from unit cotangents; what stays undefined is None. On a step
+        that was not forecast ``measured`` is missing, and ``forecast`` has no ``step``.
         """
-        c = batch["slopes"]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            blocks = pair_blocks(batch["scaled"] / np.outer(c, c))
+        blocks = pair_grams(batch)
         found = {
             "kind": "forecast",
             "step": step,
@@ -210,6 +225,16 @@ class EntanglementCallback(TrainerCallback):
             "forecast": {name: _numbers(batch[name]) for name in ("pair", "batch", "step") if name in batch},
         }
         return found | ({"measured": _numbers(batch["measured"])} if "measured" in batch else {})
+
+
+def pair_grams(batch: Mapping[str, Any]) -> np.ndarray:
+    """Every pair's Gram matrix, (P, 2, 2): unscaled by the slopes, else from unit cotangents, else NaN."""
+    c = batch["slopes"]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        blocks = pair_blocks(batch["scaled"] / np.outer(c, c))
+    lost = ~(np.abs(c) >= NO_SLOPE).reshape(2, -1).all(0)
+    blocks[lost] = batch["unit"][lost] if "unit" in batch else np.nan
+    return blocks
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
@@ -240,19 +265,18 @@ def forecasts(scaled: np.ndarray, slopes: np.ndarray, eta: float, accumulation: 
 
 def summary(batch: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of one batch, by name without the prefix; those that no pair defines are left out."""
-    scaled, slopes = batch["scaled"], batch["slopes"]
+    slopes = batch["slopes"]
     chosen, rejected = slopes.reshape(2, -1)
-    defined = np.isfinite(slopes).reshape(2, -1).all(0) & (chosen != 0) & (rejected != 0)
-    found = {"undefined": float(np.mean(~defined))}
-    if not defined.any():
-        return found
-    c = np.stack([chosen, rejected], axis=-1)[defined]
-    gram = pair_blocks(scaled)[defined] / (c[:, :, None] * c[:, None, :])
+    defined = (np.abs(slopes) >= NO_SLOPE).reshape(2, -1).all(0)
+    found, gram = {"undefined": float(np.mean(~defined))}, pair_grams(batch)
     over_chosen, over_rejected = normalised_inner_products(gram).T
     medians = {"cosine": cosine(gram), "inner_over_chosen": over_chosen, "inner_over_rejected": over_rejected}
-    if (c[:, 0] < 0).all() and (c[:, 1] > 0).all():
+    c, gram = np.stack([chosen, rejected], axis=-1)[defined], gram[defined]
+    if defined.any() and (c[:, 0] < 0).all() and (c[:, 1] > 0).all():
         medians["band_distance"] = band_distance(gram, -c[:, 0], c[:, 1])
     found |= {name: float(np.nanmedian(values)) for name, values in medians.items() if np.isfinite(values).any()}
+    if not defined.any():
+        return found
     followed = [name for name in ("pair", "batch", "step", "measured") if name in batch]
     sides = {name: batch[name].reshape(2, -1)[:, defined] for name in followed}
     cases = case(sides["pair"].T)

@@ -212,6 +212,23 @@ def test_a_saturated_or_inactive_loss_is_counted_and_divides_by_nothing(tiny_pol
     assert len(rows) == 4
 
 
+@pytest.mark.parametrize(("beta", "loss_type"), [(1e4, "hinge"), (1e4, "sigmoid"), (200.0, "sigmoid")])
+def test_pairs_without_a_slope_are_read_from_unit_cotangents(
+    beta, loss_type, tiny_policy, tiny_pairs, oracle, tmp_path
+):
+    """Pairs past the hinge's edge, or deep in the sigmoid's tail, have the same matrix as those that still push."""
+    other = fresh_copy(tiny_policy[0])
+    with torch.no_grad():
+        other.lm_head.weight.mul_(3)
+    rows, trainer = run(tiny_policy, tiny_pairs, tmp_path, loss_type=loss_type, beta=beta, reference_of=other)
+    logged = trainer.state.log_history[0]
+    assert 0 < logged[PREFIX + "undefined"] <= 1
+    blocks = oracle(tiny_pairs)
+    np.testing.assert_allclose(readings(rows[0]), expected_readings(blocks), rtol=2e-3, atol=1e-5)
+    assert logged[PREFIX + "cosine"] == pytest.approx(np.median(cosine(blocks)), rel=1e-3)
+    assert all(np.isfinite(value) for value in logged.values())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
