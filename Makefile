@@ -68,7 +68,7 @@ run: fetch  ## execute every notebook in the cpu profile and store the outputs
 experiments: fetch  ## make the long runs and their records (hours; goes on where it was stopped)
 	@for recipe in $(RECIPES); do $(BIN)/gentangle train --recipe $$recipe --results results; done
 	$(BIN)/gentangle claims --update results
-	$(BIN)/python book/howto_remedies.py recipes/remedies.yaml results/remedies
+	$(BIN)/python book/howto_remedies.py book/howto_remedies.yaml results/remedies
 
 lab: fetch  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=notebooks

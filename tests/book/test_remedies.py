@@ -11,7 +11,7 @@ from gentangle.settings import read_yaml
 
 ROOT = Path(__file__).parents[2]
 RECORDS = {p.stem: json.loads(p.read_text()) for p in sorted((ROOT / "results" / "remedies").glob("*.json"))}
-SETTINGS = read_yaml(ROOT / "recipes" / "remedies.yaml")
+SETTINGS = read_yaml(ROOT / "book" / "howto_remedies.yaml")
 
 
 @pytest.fixture
