@@ -72,7 +72,18 @@ def test_what_the_page_says_of_the_run_itself():
     assert rejected < chosen < 0
     for record in RECORDS.values():
         assert np.mean([row["entanglement/intended"] for row in record["log"]]) > 0.95
+        assert abs(record["log"][0]["entanglement/cosine"]) < 0.1
+        followed = [row["entanglement/measured_chosen"] for row in record["log"] if "entanglement/step_chosen" in row]
+        assert len(followed) >= 5
+        assert np.mean(np.array(followed) > 0) >= 0.8
 
 
 def test_what_the_page_says_of_the_likelihood_term():
     assert change("likelihood")[0] > change("base")[0]
+
+
+@pytest.mark.parametrize("name", ["larger-beta", "lower-rate"])
+def test_what_the_page_says_of_beta_and_rate(name):
+    (chosen, rejected), base = change(name), change("base")
+    assert base[0] < chosen < 0
+    assert base[1] < rejected < chosen
