@@ -74,15 +74,15 @@ class RemediesDirective(SphinxDirective):
             "Own step intended",
         )
         body = [(name, *remedy_row(by_change[name])) for name in order]
-        praise, pan = records[0]["answers"]
+        one, other = records[0]["answers"]
         answers = [
-            (f"{name}, seed {r['provenance']['seed']}", r["answers"][praise], r["answers"][pan])
+            (f"{name}, seed {r['provenance']['seed']}", r["answers"][one], r["answers"][other])
             for name in order
             for r in by_change[name]
         ]
         return [
-            _table([head], body),
-            _table([("Run", f"“{praise}”", f"“{pan}”")], answers),
+            _table([head], body, nodes.inline),
+            _table([("Run", f"“{one}”", f"“{other}”")], answers, nodes.inline),
             _origin(records[0]["provenance"]),
         ]
 
@@ -107,7 +107,7 @@ def _origin(made: Any) -> nodes.paragraph:
     return nodes.paragraph("", line, classes=["gt-check"])
 
 
-def _table(head: list[tuple[str, ...]], body: list[tuple[str, ...]]) -> nodes.table:
+def _table(head: list[tuple[str, ...]], body: list[tuple[str, ...]], first: Any = nodes.literal) -> nodes.table:
     def rows(cells: list[tuple[str, ...]], first: Any) -> list[nodes.row]:
         return [
             nodes.row(
@@ -123,7 +123,7 @@ def _table(head: list[tuple[str, ...]], body: list[tuple[str, ...]]) -> nodes.ta
     widths = [nodes.colspec(colwidth=40 if k == 0 else 20) for k in range(len(head[0]))]
     group = nodes.tgroup("", *widths, cols=len(widths))
     group += nodes.thead("", *rows(head, nodes.inline))
-    group += nodes.tbody("", *rows(body, nodes.literal))
+    group += nodes.tbody("", *rows(body, first))
     return nodes.table("", group)
 
 
