@@ -8,6 +8,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -174,14 +175,8 @@ def main() -> None:
         print(f"{name:32} {ratio}")
     order = sorted(found, key=lambda n: ([n.endswith(m) for m in ("conv net", "GPT-2", "Llama")].index(True), n))
     made = provenance(seed=0, data=None)
-    made["versions"] |= {n: v for n in ("torchjd", "opacus") if (v := _version(n))}
+    made["versions"] |= {name: version(name) for name in ("torchjd", "opacus")}
     write_json(RESULT, {"ratios": [[name, found[name]] for name in order], "provenance": made})
-
-
-def _version(name: str) -> str:
-    from importlib.metadata import version
-
-    return version(name)
 
 
 if __name__ == "__main__":

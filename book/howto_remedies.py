@@ -19,8 +19,8 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from gentangle import rated_texts
 from gentangle.alignment.callback import EntanglementCallback
+from gentangle.alignment.diagnosis import rendered
 from gentangle.alignment.policy import collate, load_policy, response_log_probs
-from gentangle.alignment.preference import Pair
 from gentangle.alignment.training import quiet
 from gentangle.atomic import write_json
 from gentangle.cache import cache_dir
@@ -51,14 +51,6 @@ def messages(request, chosen, rejected):
     """A row of TRL's conversational preference data."""
     ask, answers = [{"role": "user", "content": request}], {"chosen": chosen, "rejected": rejected}
     return {"prompt": ask} | {k: [{"role": "assistant", "content": text}] for k, text in answers.items()}
-
-
-def rendered(tokenizer, request, *answers):
-    """The same pair as texts, by the model's chat template."""
-    ask = [{"role": "user", "content": request}]
-    start = tokenizer.apply_chat_template(ask, tokenize=False, add_generation_prompt=True)
-    say = [tokenizer.apply_chat_template([*ask, {"role": "assistant", "content": a}], tokenize=False) for a in answers]
-    return Pair(start, *(text[len(start) :] for text in say))
 
 
 def held_out_log_probs(model, batches):
@@ -118,7 +110,7 @@ def run(settings, change, seed, policy):
     changed = {**settings["base"], **settings["changes"][change]}
     model, tokenizer = load_policy(policy)
     held_out, training = split(settings)
-    test = [rendered(tokenizer, *pair) for pair in held_out]
+    test = [rendered(tokenizer, **messages(*pair)) for pair in held_out]
     batches = [collate(tokenizer, test[i : i + 8]) for i in range(0, len(test), 8)]
     with tempfile.TemporaryDirectory() as folder:
         trainer = DPOTrainer(
@@ -146,7 +138,7 @@ def run(settings, change, seed, policy):
 
 def answer(model, tokenizer, request):
     """The model's greedy answer."""
-    text = rendered(tokenizer, request, "a", "b").prompt
+    text = rendered(tokenizer, **messages(request, "a", "b")).prompt
     ids = tokenizer(text, return_tensors="pt")
     out = model.generate(**ids, max_new_tokens=32, do_sample=False, pad_token_id=tokenizer.pad_token_id)
     return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)

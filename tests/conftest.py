@@ -1,5 +1,9 @@
 """What every test shares: the tolerances of the profile, a small policy, the rated texts."""
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import pytest
 
 from gentangle import profiles, rated_texts
@@ -38,3 +42,25 @@ def tiny_pairs():
     words = [(" positive", " negative"), (" negative", " positive")] * 2
     tail = " based on the content"
     return [Pair(f"{t} The sentiment is", w + tail, l + tail) for t, (w, l) in zip(texts, words, strict=True)]
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def load_script():
+    """Load a file of the repository as the module of its stem; Sphinx and dataclasses look it up in sys.modules."""
+    loaded = []
+
+    def load(path):
+        name = Path(path).stem
+        if name not in loaded:
+            spec = importlib.util.spec_from_file_location(name, ROOT / path)
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            loaded.append(name)
+            spec.loader.exec_module(sys.modules[name])
+        return sys.modules[name]
+
+    yield load
+    for name in loaded:
+        del sys.modules[name]

@@ -45,7 +45,8 @@ class BenchmarkDirective(SphinxDirective):
                 ]
         except (OSError, ValueError, KeyError) as error:
             raise self.error(f"{path} holds no benchmark ({error}): make bench writes it.") from error
-        return [_table([head], body), _origin(made)]
+        names = nodes.inline if isinstance(ratios, list) else nodes.literal  # words, or names of the result's keys
+        return [_table([head], body, names), _origin(made)]
 
 
 class RemediesDirective(SphinxDirective):

@@ -131,7 +131,7 @@ def example_of(
         end = tokenizer.eos_token or "" if end_of_text else ""
         pair = Pair(values[0], *(text if text.endswith(end) else text + end for text in values[1:]))
     elif all(_is_conversation(value) for value in values):
-        pair = _rendered(tokenizer, *values)
+        pair = rendered(tokenizer, *values)
     else:
         raise InputError("prompt, chosen and rejected are not all texts, and not all lists of messages (role, content)")
     example = tokenise(tokenizer, pair)
@@ -188,7 +188,7 @@ def _is_conversation(value: Any) -> bool:
     )
 
 
-def _rendered(tokenizer: "PreTrainedTokenizerBase", prompt: list[Any], chosen: list[Any], rejected: list[Any]) -> Pair:
+def rendered(tokenizer: "PreTrainedTokenizerBase", prompt: list[Any], chosen: list[Any], rejected: list[Any]) -> Pair:
     """Conversations as texts by the tokenizer's chat template, the prompt up to where the answer begins."""
     try:
         start = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)

@@ -18,6 +18,7 @@ from gentangle.gradients.factors import (
     Products,
     combined,
     cross_gram,
+    from_diagonals,
     gram_of,
     narrowed,
     times,
@@ -93,11 +94,8 @@ class Capture:
         """Each parameter's share of the scaled matrix, (n, n) in float64; entries that were not asked for are 0."""
         n, shares = self._scalars(), {}
         for name in self.names:
-            shares[name] = np.zeros((n, n))
-            for offset, parts in self._diagonals.get(name, {}).items():
-                i = np.arange(n - offset)
-                values = torch.stack(parts).double().sum(0).cpu().numpy()
-                shares[name][i, i + offset] = shares[name][i + offset, i] = values
+            parts = self._diagonals.get(name, {})
+            shares[name] = from_diagonals({d: torch.stack(found).double().sum(0) for d, found in parts.items()}, n)
         return shares
 
     def changes(self, step: Mapping[str, torch.Tensor]) -> np.ndarray:

@@ -11,6 +11,7 @@ With T positions a block (i, j) costs :math:`T^2 (L + M)` multiplications for a 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 #: Multiplications that one number read from or written to memory is worth, when the two ways are compared.
@@ -109,6 +110,15 @@ Factor = Outer | Gather | Formed
 
 #: Inner products <g_i, g_{i + d}> for i = 0 .. R - d - 1, by d.
 Diagonals = dict[int, torch.Tensor]
+
+
+def from_diagonals(diagonals: Diagonals, n: int) -> np.ndarray:
+    """The symmetric matrix (n, n) of these diagonals, float64; entries of the others are 0."""
+    matrix = np.zeros((n, n))
+    for offset, values in diagonals.items():
+        i = np.arange(n - offset)
+        matrix[i, i + offset] = matrix[i + offset, i] = values.double().cpu().numpy()
+    return matrix
 
 
 def gram_of(factor: Factor, offsets: Sequence[int], products: Products) -> Diagonals:

@@ -79,9 +79,7 @@ class FusedHead:
     def _backward(self, hidden: torch.Tensor, labels: torch.Tensor, c: torch.Tensor) -> None:
         self.capture.begin_backward()
         mask = labels != -100
-        # A row whose tokens all have one slope is a function of its summed log-probability.
-        low, high = c.masked_fill(~mask, torch.inf).amin(-1), c.masked_fill(~mask, -torch.inf).amax(-1)
-        self.slopes = torch.where(high - low <= 1e-5 * (high.abs() + low.abs()), (low + high) / 2, torch.nan)
+        self.slopes = common_slopes(c, mask)
         if not self._own:
             return
         with torch.no_grad():
@@ -93,3 +91,12 @@ class FusedHead:
             left.scatter_add_(2, y[..., None], slope[..., None])
             for own, name in self._own.items():
                 self.capture.arrive(name, Outer(left, h) if own == "weight" else Formed(left.sum(1)))
+
+
+def common_slopes(c: torch.Tensor, mask: torch.Tensor, close: float = 1e-5) -> torch.Tensor:
+    """The one slope that a row's tokens ``mask`` share, (R,) from (R, T); NaN where they have different ones.
+
+    A row whose tokens all have one slope is a function of its summed log-probability.
+    """
+    low, high = c.masked_fill(~mask, torch.inf).amin(-1), c.masked_fill(~mask, -torch.inf).amax(-1)
+    return torch.where(high - low <= close * (high.abs() + low.abs()), (low + high) / 2, torch.nan)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gentangle.gradients.capture import Capture
+from gentangle.gradients.fused_head import common_slopes
 from gentangle.gradients.step import at_least_float32
 
 
@@ -63,10 +64,7 @@ class LogitsHead:
             close = max(1e-5, torch.finfo(g.dtype).eps)  # a gradient in bfloat16 is rounded token by token
             rows = zip(logits[:, :-1], self._y, g[:, :-1], strict=True)
             c = torch.stack([_token_slopes(*row, close) for row in rows])
-            low = c.masked_fill(~self._mask, torch.inf).amin(-1)
-            high = c.masked_fill(~self._mask, -torch.inf).amax(-1)
-            slopes = torch.where(high - low <= close * (high.abs() + low.abs()), (low + high) / 2, torch.nan)
-            self.slopes = slopes.where(self._mask.any(-1), 0)
+            self.slopes = common_slopes(c, self._mask, close).where(self._mask.any(-1), 0)
             self.log_probs = self.log_probs_of(logits)
 
 

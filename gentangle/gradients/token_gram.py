@@ -21,7 +21,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gentangle.errors import InputError
 from gentangle.gradients.capture import input_of, own_parameters, refuse_coupled_rows
 from gentangle.gradients.engine import check_by_autograd
-from gentangle.gradients.factors import WIDE, Factor, Formed, Gather, Outer, Products, cross_gram, gram_of
+from gentangle.gradients.factors import (
+    WIDE,
+    Factor,
+    Formed,
+    Gather,
+    Outer,
+    Products,
+    cross_gram,
+    from_diagonals,
+    gram_of,
+)
 from gentangle.gradients.oracle import whole
 from gentangle.gradients.refusal import EngineRefusal
 from gentangle.gradients.rules import by_differentiation, conv1d, linear, rule_of
@@ -91,11 +101,12 @@ def token_gram(model: nn.Module, scalars: Callable[[nn.Module], torch.Tensor]) -
 
 def _shares(own: dict[nn.Module, dict[str, str]], seen: _Pass, values: torch.Tensor) -> dict[str, np.ndarray]:
     rows, tokens = values.shape
+    n = rows * tokens
     heads: torch.Tensor = values
     # One cotangent a position for all rows together: rows do not meet.
     cotangents = torch.eye(tokens, dtype=values.dtype, device=values.device)[:, None].expand(-1, rows, -1)
     uses = Counter(name for _, calls in seen.segments for call in calls for name in own[call[0]].values())
-    shares = {name: np.zeros((rows * tokens,) * 2) for names in own.values() for name in names.values()}
+    shares = {name: np.zeros((n, n)) for names in own.values() for name in names.values()}
     earlier: dict[str, list[Factor]] = {}
     while seen.segments:
         below, calls = seen.segments.pop()
@@ -119,11 +130,14 @@ def _shares(own: dict[nn.Module, dict[str, str]], seen: _Pass, values: torch.Ten
         for (module, *_), made in zip(reversed(calls), factors, strict=True):
             for parameter, name in own[module].items():
                 factor = _joined([some[parameter] for some in made], rows)
-                shares[name] += factor.gram() if isinstance(factor, _Shared) else _gram(factor, rows * tokens)
+                if isinstance(factor, _Shared):
+                    shares[name] += factor.gram()
+                else:
+                    shares[name] += from_diagonals(gram_of(factor, range(n), Products()), n)
                 if uses[name] > 1:
                     written = factor.outer() if isinstance(factor, _Shared) else factor
                     for other in earlier.setdefault(name, []):
-                        shares[name] += _matrix(cross_gram(other, written, range(rows * tokens)))
+                        shares[name] += from_diagonals(cross_gram(other, written, range(n)), n)
                     earlier[name].append(written)
     return shares
 
@@ -202,16 +216,3 @@ def _joined(parts: list[Factor | _Shared], rows: int) -> Factor | _Shared:
         return nn.functional.pad(tensor, (0, 0, 0, longest - tensor.shape[1]))
 
     return Outer(join([padded(o.left) for o in outers]), join([padded(o.right) for o in outers]))
-
-
-def _gram(factor: Factor, n: int) -> np.ndarray:
-    return _matrix(gram_of(factor, range(n), Products()))
-
-
-def _matrix(diagonals: dict[int, torch.Tensor]) -> np.ndarray:
-    n = len(diagonals)
-    matrix = np.zeros((n, n))
-    for offset, values in diagonals.items():
-        i = np.arange(n - offset)
-        matrix[i, i + offset] = matrix[i + offset, i] = values.double().cpu().numpy()
-    return matrix

@@ -1,8 +1,6 @@
 """The committed figures are of the benchmark as it stands; the first is measured again, with room for noise."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +11,8 @@ GUARD = 1.35  # the target is 1.15; what lies between is noise of a shared machi
 
 
 @pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("bench_gram_step", ROOT / "benchmarks" / "bench_gram_step.py")
-    sys.modules["bench_gram_step"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["bench_gram_step"]
+def bench(load_script):
+    return load_script("benchmarks/bench_gram_step.py")
 
 
 def test_every_case_has_a_committed_figure_that_follows_from_its_seconds(bench):

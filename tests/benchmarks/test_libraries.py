@@ -1,8 +1,6 @@
 """Other libraries' Gram matrices, where they apply, are the engine's."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,13 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def bench():
-    path = ROOT / "benchmarks" / "bench_libraries.py"
-    spec = importlib.util.spec_from_file_location("bench_libraries", path)
-    sys.modules["bench_libraries"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["bench_libraries"]
+def bench(load_script):
+    return load_script("benchmarks/bench_libraries.py")
 
 
 @pytest.mark.filterwarnings("ignore")
