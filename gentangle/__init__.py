@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "InputError": "gentangle.errors",
     "OBJECTIVES": "gentangle.alignment.objectives",
-    "Objective": "gentangle.alignment.objectives",
+    "Objective": "gentangle.alignment.margin_loss",
     "case": "gentangle.alignment.conditions",
     "changes_from_scaled": "gentangle.alignment.conditions",
     "conditions_hold": "gentangle.alignment.conditions",

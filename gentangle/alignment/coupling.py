@@ -24,6 +24,13 @@ from gentangle.alignment.symbols import (
 _m, _h_w, _h_l, _likelihood = map(sp.Function, ("m", "h_w", "h_l", "Lambda"))
 MARGIN_LOSS = -(_m(_h_w(LOGP_CHOSEN) - _h_l(LOGP_REJECTED)) + _likelihood(LOGP_CHOSEN))
 
+#: Its slopes (d_w, d_l) by the chain rule; the symbols stand for the derivatives of the four parts.
+M_PRIME, H_W_PRIME, H_L_PRIME, LIKELIHOOD_PRIME = _primes = sp.symbols("m_prime h_w_prime h_l_prime Lambda_prime")
+SLOPES = (M_PRIME * H_W_PRIME + LIKELIHOOD_PRIME, M_PRIME * H_L_PRIME)
+SLOPES_LATEX = dict(
+    zip(_primes, (r"m'(u)", r"h_w'(\log\pi_w)", r"h_l'(\log\pi_l)", r"\Lambda'(\log\pi_w)"), strict=True)
+)
+
 #: Its gradient, with w and l for the gradients of the two log-probabilities.
 LOSS_GRADIENT = -(D_CHOSEN * GRADIENT_CHOSEN - D_REJECTED * GRADIENT_REJECTED)
 
@@ -36,6 +43,12 @@ LOSS_SLOPES = sp.Matrix([-D_CHOSEN, D_REJECTED])
 #: First-order changes of (log pi_w, log pi_l) under theta <- theta - eta grad L, that is -eta G c.
 FIRST_ORDER = ETA * (-PAIR_GRAM * LOSS_SLOPES)
 CHANGE_CHOSEN, CHANGE_REJECTED = FIRST_ORDER
+
+#: S_ij = c_i c_j G_ij: what one backward pass of a trainer's own loss gives, without a formula for that loss.
+SCALED_GRAM = sp.diag(*LOSS_SLOPES) * PAIR_GRAM * sp.diag(*LOSS_SLOPES)
+
+#: The same changes from it: column sums of S over the slopes.
+FROM_SCALED = sp.Matrix([-ETA * sum(SCALED_GRAM[:, j]) / LOSS_SLOPES[j] for j in range(2)])
 
 #: The conditions of the paper, for d_w, d_l > 0: chosen does not fall, rejected does not rise.
 CHOSEN_CONDITION = sp.Le(INNER_PRODUCT, D_CHOSEN / D_REJECTED * CHOSEN_NORM_SQ)

@@ -16,6 +16,8 @@ LEN_CHOSEN, LEN_REJECTED = sp.symbols("len_chosen len_rejected", positive=True)
 MARGIN = sp.Symbol("u", real=True)
 
 BETA, GAMMA, DELTA, LAMBDA, ALPHA = sp.symbols("beta gamma delta lam alpha", real=True)
+EPSILON, TAU, ANCHOR = sp.symbols("epsilon tau anchor", real=True)
+LAMBDA_CHOSEN, LAMBDA_REJECTED = sp.symbols("lam_chosen lam_rejected", positive=True)
 
 # The gradients of the two log-probabilities, the Gram matrix of a pair, and what multiplies it.
 GRADIENT_CHOSEN, GRADIENT_REJECTED = sp.symbols("w l", real=True)
@@ -38,6 +40,11 @@ LATEX = {
     DELTA: r"\delta",
     LAMBDA: r"\lambda",
     ALPHA: r"\alpha",
+    EPSILON: r"\epsilon",
+    TAU: r"\tau",
+    ANCHOR: "z_0",
+    LAMBDA_CHOSEN: r"\lambda_w",
+    LAMBDA_REJECTED: r"\lambda_l",
     CHOSEN_NORM_SQ: r"\lVert w\rVert^2",
     REJECTED_NORM_SQ: r"\lVert l\rVert^2",
     INNER_PRODUCT: r"\langle w,l\rangle",
@@ -86,6 +93,27 @@ class is_negative(sp.Function):
 
     def _latex(self, printer: Any) -> str:
         return rf"\mathbf{{1}}\left[{printer._print(self.args[0])} < 0\right]"
+
+
+class log_odds(sp.Function):
+    r""":math:`\log\frac{p}{1-p}` of a probability given by its logarithm x < 0, with :math:`p = e^x`."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return inverse_complement(self.args[0])
+
+    def _latex(self, printer: Any) -> str:
+        x = printer._print(self.args[0])
+        return rf"\log\frac{{p}}{{1-p}}\Big|_{{p=\exp\left({x}\right)}}"
+
+
+class inverse_complement(sp.Function):
+    r""":math:`1/(1-e^x)` for x < 0, the derivative of :class:`log_odds`."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return inverse_complement(self.args[0]) * (inverse_complement(self.args[0]) - 1)
+
+    def _latex(self, printer: Any) -> str:
+        return rf"\frac{{1}}{{1-\exp\left({printer._print(self.args[0])}\right)}}"
 
 
 def to_latex(expression: Any, symbols: Mapping[sp.Symbol, str] | None = None) -> str:

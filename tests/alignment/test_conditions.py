@@ -100,7 +100,7 @@ def test_the_loss_decreases_by_eta_times_the_updates_squared_norm():
 
 @pytest.mark.parametrize("name", g.OBJECTIVES)
 def test_every_objective_is_the_printed_margin_loss(name):
-    """Its parts put into the general form give its loss."""
+    """Its parts put into the general form give its loss; what is left is the term that the form lacks, if any."""
     o = g.objective(name)
     m, h_w, h_l, likelihood = (
         coupling.MARGIN_LOSS.find(sp.Function(part)).pop().func for part in ("m", "h_w", "h_l", "Lambda")
@@ -108,7 +108,87 @@ def test_every_objective_is_the_printed_margin_loss(name):
     loss = coupling.MARGIN_LOSS.replace(h_w, lambda a: o.h_chosen.subs(LOGP_CHOSEN, a))
     loss = loss.replace(h_l, lambda a: o.h_rejected.subs(LOGP_REJECTED, a))
     loss = loss.replace(likelihood, lambda a: o.likelihood.subs(LOGP_CHOSEN, a))
-    assert sp.simplify(loss.replace(m, lambda u: o.m.subs(MARGIN, u)) - o.loss) == 0
+    assert sp.simplify(loss.replace(m, lambda u: o.m.subs(MARGIN, u)) - o.loss - o.likelihood_rejected) == 0
+
+
+@pytest.mark.parametrize("name", g.OBJECTIVES)
+def test_slopes_follow_the_chain_rule(name):
+    """The printed d_w and d_l, with each part's own derivative put in, are those of the whole loss."""
+    o = g.objective(name)
+    parts = {
+        coupling.M_PRIME: sp.diff(o.m, MARGIN).subs(MARGIN, o.h_chosen - o.h_rejected),
+        coupling.H_W_PRIME: sp.diff(o.h_chosen, LOGP_CHOSEN),
+        coupling.H_L_PRIME: sp.diff(o.h_rejected, LOGP_REJECTED),
+        coupling.LIKELIHOOD_PRIME: sp.diff(o.likelihood, LOGP_CHOSEN),
+    }
+    d_chosen, d_rejected = (slope.subs(parts) for slope in coupling.SLOPES)
+    assert sp.simplify(d_chosen - o.d_chosen) == 0
+    assert sp.simplify(d_rejected - sp.diff(o.likelihood_rejected, LOGP_REJECTED) - o.d_rejected) == 0
+
+
+def test_the_scaled_gram_gives_the_printed_changes():
+    assert sp.simplify(coupling.FROM_SCALED - coupling.FIRST_ORDER) == sp.zeros(2, 1)
+    numbers = {CHOSEN_NORM_SQ: 1.0, REJECTED_NORM_SQ: 4.0, INNER_PRODUCT: 1.5, D_CHOSEN: 0.7, D_REJECTED: 0.4}
+    by_hand = g.scaled_gram([[1.0, 1.5], [1.5, 4.0]], [-0.7, 0.4])
+    np.testing.assert_allclose(np.array(coupling.SCALED_GRAM.subs(numbers), dtype=float), by_hand)
+
+
+@given(w=vector, l=vector, c_w=st.floats(-5, -0.01), c_l=st.floats(0.01, 5))
+@settings(max_examples=200, deadline=None)
+def test_two_sums_of_the_scaled_gram_decide_the_case(w, l, c_w, c_l):
+    scaled = g.scaled_gram(gram_of(w, l), [c_w, c_l])
+    sums = scaled.sum(axis=0)
+    assume(np.abs(sums).min() > 1e-9 * (1 + np.abs(scaled).max()))
+    assert g.conditions_hold(gram_of(w, l), -c_w, c_l) == (sums[0] >= 0, sums[1] >= 0)
+
+
+@given(w=vector, l=vector, scale=st.lists(st.floats(0.01, 100), min_size=4, max_size=4), d_w=slope, d_l=slope)
+@settings(max_examples=200, deadline=None)
+def test_a_fixed_positive_diagonal_keeps_the_three_cases(w, l, scale, d_w, d_l):
+    """The step D v of a fixed preconditioner: the changes are those of the Gram matrix in its inner product."""
+    diagonal = np.array(scale)
+    rows = np.stack([w, l])
+    changes = g.first_order_changes((rows * diagonal) @ rows.T, d_w, d_l)
+    step = diagonal * (d_w * w - d_l * l)
+    np.testing.assert_allclose(changes, rows @ step, rtol=1e-9, atol=1e-9 * (1 + np.abs(step).max()))
+    assume(np.abs(changes).min() > 1e-9 * (1 + np.abs(step).max()))
+    assert g.case(changes) != REVERSED
+
+
+def test_a_diagonal_with_a_negative_entry_does_not():
+    """The hypothesis D > 0 dropped: in the direction of the negative entry the step is one of ascent on the loss."""
+    rows = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert g.case(g.first_order_changes((rows * np.array([-1.0, -1.0])) @ rows.T)) == REVERSED
+
+
+def test_momentum_and_a_second_pair_can_turn_both_the_wrong_way():
+    """One dimension: an earlier step of the pair, or another pair's step now, outweighs the pair's own."""
+    w, l = np.array([1.0]), np.array([-1.0])
+    own = w - l
+    assert g.case([w @ own, l @ own]) == INTENDED
+    for other in (-3 * own, np.array([-5.0])):
+        step = own + other
+        assert g.case([w @ step, l @ step]) == REVERSED
+
+
+def test_negative_slopes_never_move_both_as_intended():
+    """Past its target IPO has d_w = d_l < 0; the proof of the fourth case's absence turns round."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(5000, 2, 3))
+    slopes = -rng.lognormal(size=(2, 5000))
+    changes = g.first_order_changes(rows @ np.swapaxes(rows, 1, 2), *slopes)
+    assert INTENDED not in g.case(changes)
+    past = g.objective("ipo").slopes(-1.0, -20.0)
+    assert max(past) < 0
+    assert g.case(g.first_order_changes(np.eye(2), *past)) == REVERSED
+
+
+def test_no_finite_ratio_is_immune_and_no_pull_is():
+    """For any slopes with d_l > 0 a long enough rejected gradient lowers chosen; with d_l = 0 nothing does."""
+    for ratio in (1.0, 11.0, 1e4):
+        long = 2 * ratio
+        assert g.first_order_changes([[1.0, 0.9 * long], [0.9 * long, long**2]], ratio, 1.0)[0] < 0
+        assert g.first_order_changes([[1.0, 0.9 * long], [0.9 * long, long**2]], ratio, 0.0)[0] > 0
 
 
 def test_worked_example_of_the_paper():
