@@ -32,8 +32,8 @@ LATEX = {
     LOGP_REJECTED: r"\log\pi_l",
     REF_CHOSEN: r"\log\pi^{\mathrm{ref}}_w",
     REF_REJECTED: r"\log\pi^{\mathrm{ref}}_l",
-    LEN_CHOSEN: r"|y_w|",
-    LEN_REJECTED: r"|y_l|",
+    LEN_CHOSEN: r"\lvert y_w\rvert",
+    LEN_REJECTED: r"\lvert y_l\rvert",
     MARGIN: "u",
     BETA: r"\beta",
     GAMMA: r"\gamma",
@@ -103,7 +103,7 @@ class log_odds(sp.Function):
 
     def _latex(self, printer: Any) -> str:
         x = printer._print(self.args[0])
-        return rf"\log\frac{{p}}{{1-p}}\Big|_{{p=\exp\left({x}\right)}}"
+        return rf"\log\frac{{p}}{{1-p}}\Big\vert_{{p=\exp\left({x}\right)}}"
 
 
 class inverse_complement(sp.Function):

@@ -190,6 +190,26 @@ def test_bad_input_gets_one_clear_error():
         objective("orpo")(np.array([-1.0, 0.5]), np.array([-2.0, -2.0]))
 
 
+def test_the_signs_that_the_figure_shows():
+    """Margins over the reference, shared evenly by the two sides; the default hyperparameters."""
+    margin = np.linspace(-90, 90, 361)
+    slopes = {n: OBJECTIVES[n].slopes(margin / 2 - 60, -margin / 2 - 60, **EVEN) for n in OBJECTIVES}
+    for name in ("dpo", "ipo", "discopop", "exo"):
+        np.testing.assert_allclose(*slopes[name])
+    assert (slopes["dpo"][0] > 0).all()
+    assert (np.diff(slopes["dpo"][0]) < 0).all()
+    np.testing.assert_array_equal(slopes["ipo"][0] < 0, margin > 5)
+    np.testing.assert_array_equal(slopes["exo"][0] < 0, margin > 10 * np.log(999))
+    backwards = margin[slopes["discopop"][0] < 0]
+    assert backwards.min() <= 0 < backwards.max() < 10
+    np.testing.assert_allclose(slopes["cpo"][0] - slopes["cpo"][1], 1)
+    np.testing.assert_array_equal(slopes["apo-down"][0] < 0, margin != 0)
+    assert (slopes["apo-down"][1] > 0).all()
+
+
+EVEN = {"ref_chosen": -60.0, "ref_rejected": -60.0}
+
+
 class kinked(sp.Function):
     """A function without a derivative."""
 
