@@ -8,13 +8,29 @@ import sympy as sp
 from scipy.special import log_softmax
 
 from gentangle.alignment.compile import compiled
+from gentangle.alignment.symbols import D_CHOSEN, D_REJECTED, ETA
 from gentangle.errors import InputError
 
 #: |w|^2, |l|^2 and <w,l> of one token with shared state h, in p_w, p_l, |p|^2 and |h|^2 (see single_token_gram).
-P_CHOSEN, P_REJECTED, P_NORM_SQ, H_NORM_SQ = sp.symbols("p_w p_l p_norm_sq h_norm_sq", nonnegative=True)
+P_CHOSEN, P_REJECTED, P_NORM_SQ, H_NORM_SQ = sp.symbols("p_w p_l norm_sq_p h_norm_sq", nonnegative=True)
 SINGLE_TOKEN_CHOSEN_NORM_SQ = H_NORM_SQ * (1 - 2 * P_CHOSEN + P_NORM_SQ)
 SINGLE_TOKEN_REJECTED_NORM_SQ = H_NORM_SQ * (1 - 2 * P_REJECTED + P_NORM_SQ)
 SINGLE_TOKEN_INNER_PRODUCT = H_NORM_SQ * (P_NORM_SQ - P_CHOSEN - P_REJECTED)
+
+#: |w|^2 - <w,l> and |l|^2 - <w,l>: what the two conditions of a pair with d_w = d_l have to spare.
+CHOSEN_SLACK = H_NORM_SQ * (1 - P_CHOSEN + P_REJECTED)
+REJECTED_SLACK = H_NORM_SQ * (1 - P_REJECTED + P_CHOSEN)
+
+#: Bystanders j, k (neither chosen nor rejected) in one tabular step (see logit_step): the change of log(p_j / p_k),
+#: exact at any eta, and the change of log p_j to first order.
+P_J, P_K = sp.symbols("p_j p_k", nonnegative=True)
+BYSTANDER_RATIO_CHANGE = ETA * (D_REJECTED - D_CHOSEN) * (P_J - P_K)
+BYSTANDER_CHANGE = ETA * ((D_REJECTED - D_CHOSEN) * (P_J - P_NORM_SQ) + D_REJECTED * P_REJECTED - D_CHOSEN * P_CHOSEN)
+
+#: What every bystander's probability is multiplied by once z_w - z_l has grown by 2s in steps with d_w = d_l.
+LOGIT_SHIFT = sp.Symbol("s", positive=True)
+BYSTANDER_FACTOR = 1 / (1 + P_CHOSEN * (sp.exp(LOGIT_SHIFT) - 1) - P_REJECTED * (1 - sp.exp(-LOGIT_SHIFT)))
+
 SINGLE_TOKEN_LATEX = {
     P_CHOSEN: "p_w",
     P_REJECTED: "p_l",
@@ -72,6 +88,62 @@ def single_token_gram(p: Any, chosen: int, rejected: int, hidden_norm_sq: float 
         for formula in (SINGLE_TOKEN_CHOSEN_NORM_SQ, SINGLE_TOKEN_REJECTED_NORM_SQ, SINGLE_TOKEN_INNER_PRODUCT)
     )
     return np.array([[w, inner], [inner, l]])
+
+
+def gram_from_logits(p: Any, tokens: Any, kernel: Any) -> np.ndarray:
+    r"""Gram matrix of one-token log-probabilities of one prompt, whatever layers learn.
+
+    .. math:: G_{ij} = (e_{y_i} - p)^\top K\, (e_{y_j} - p), \qquad K = J J^\top,
+
+    with J the Jacobian of the logits, so K is their own Gram matrix: the identity for tabular logits,
+    :math:`\lVert h\rVert^2` times it for a last layer, ``gentangle.gram(model, logits)`` for a deeper model.
+
+    Args:
+        p: probabilities, shape (V,).
+        tokens: n token indices.
+        kernel: K, shape (V, V).
+
+    Returns:
+        Shape (n, n).
+
+    Raises:
+        InputError: a kernel of another shape, or what :func:`token_residual` refuses.
+    """
+    residuals, matrix = token_residual(p, tokens), np.asarray(kernel, dtype=float)
+    if matrix.shape != (residuals.shape[-1],) * 2:
+        raise InputError(
+            f"The logit kernel has shape {matrix.shape}, expected (V, V) with V = {residuals.shape[-1]}: "
+            "gentangle.gram(model, logits) gives it."
+        )
+    return residuals @ matrix @ residuals.T
+
+
+def logit_step(
+    p: Any, chosen: int, rejected: int, d_chosen: float = 1.0, d_rejected: float = 1.0, eta: float = 1.0
+) -> np.ndarray:
+    r"""Change of the logits in one SGD step on a one-token pair, tabular logits.
+
+    .. math:: \Delta z = \eta \left( d_w (e_w - p) - d_l (e_l - p) \right)
+
+    A learnable last layer with state h takes the same step, :math:`\lVert h\rVert^2` times as long. With
+    ``d_chosen=0`` it pushes rejected down and does nothing else. Shape (V,).
+
+    Raises:
+        InputError: what :func:`token_residual` refuses.
+    """
+    up, down = token_residual(p, np.array([chosen, rejected]))
+    return eta * (d_chosen * up - d_rejected * down)
+
+
+def token_changes(p: Any, step: Any) -> np.ndarray:
+    r"""First-order change of every token's log-probability, :math:`\Delta z_j - \langle p, \Delta z\rangle`.
+
+    Args:
+        p: probabilities, shape (..., V).
+        step: change of the logits, shape (..., V).
+    """
+    logits = np.asarray(step, dtype=float)
+    return logits - np.sum(np.asarray(p, dtype=float) * logits, axis=-1, keepdims=True)
 
 
 def last_layer_gram(states: Sequence[Any], p: Sequence[Any], tokens: Sequence[Any]) -> np.ndarray:
