@@ -255,12 +255,13 @@ def _claims(given: argparse.Namespace) -> None:
     if given.update:
         from gentangle.alignment.recipes import load_recipe
         from gentangle.alignment.records import load_records
-        from gentangle.alignment.verdicts import theorem_verdicts, verdicts
+        from gentangle.alignment.theory_verdicts import theory_verdicts
+        from gentangle.alignment.verdicts import verdicts
         from gentangle.provenance import provenance
 
         records = load_records(given.update, load_recipe(given.recipe))
         runs = next(iter(records.values()))[0]["provenance"]
-        for decided, made in ((theorem_verdicts(), provenance(seed=0, data=None)), (verdicts(records), runs)):
+        for decided, made in ((theory_verdicts(), provenance(seed=0, data=None)), (verdicts(records), runs)):
             for name, (status, measured) in decided.items():
                 record_measurement(name, measured=measured, status=status, provenance=made, path=given.ledger)
     for claim in load_claims(given.ledger):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from gentangle.alignment.conditions import conditions_hold, first_order_changes
+from gentangle.alignment.conditions import first_order_changes
 from gentangle.alignment.symbols import D_CHOSEN, D_REJECTED
 from gentangle.errors import InputError
 
@@ -77,27 +77,6 @@ def pcgrad(gram: Any, d_chosen: Any = 1.0, d_rejected: Any = 1.0) -> np.ndarray:
 REMEDIES: Mapping[str, Callable[..., np.ndarray]] = MappingProxyType(
     {"plain": dialled, "normalised": normalised, "calibrated": calibrated, "PCGrad": pcgrad}
 )
-
-
-def normalised_verdict(draws: int = 20_000, seed: int = 0) -> tuple[str, str]:
-    """Status and measured figure of the claim on normalised gradients: in how many random pairs chosen falls.
-
-    ``reproduced`` if in none, ``reproduced in part`` if in none whose slopes are equal, else ``differs``.
-    """
-    rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(draws, 2, 3)) * rng.lognormal(size=(draws, 2, 1))
-    gram, apart = rows @ np.swapaxes(rows, 1, 2), tuple(rng.lognormal(size=(2, draws)))
-    falls = [
-        int(np.sum(~conditions_hold(gram, *np.moveaxis(remedy(gram, *slopes), -1, 0))[0]))
-        for slopes in ((), apart)
-        for remedy in (normalised, dialled)
-    ]
-    status = "differs" if falls[0] else "reproduced in part" if falls[2] else "reproduced"
-    shares = [f"{count / draws:.0%}" for count in falls]
-    return status, (
-        f"to first order chosen falls in {falls[0]} of {draws:,} random pairs with d_w = d_l (plain: {shares[1]}), "
-        f"in {shares[2]} with slopes drawn apart (plain: {shares[3]})"
-    )
 
 
 def _evaluate(coefficients: sp.Matrix, gram: Any, d_chosen: Any, d_rejected: Any, dial: Any = 0.0) -> np.ndarray:

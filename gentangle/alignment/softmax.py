@@ -61,7 +61,7 @@ def token_residual(p: Any, token: Any) -> np.ndarray:
         raise InputError(
             f"A token index lies outside 0..{probability.shape[-1] - 1}, the vocabulary of the probabilities."
         )
-    return np.eye(probability.shape[-1])[index] - probability
+    return (np.arange(probability.shape[-1]) == index[..., None]) - probability
 
 
 def single_token_gram(p: Any, chosen: int, rejected: int, hidden_norm_sq: float = 1.0) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from gentangle.alignment.last_layer import LastLayerPair, suffix_pair
+from gentangle.alignment.last_layer import LastLayerPair
 from gentangle.alignment.softmax import probabilities, token_residual
 
 BETA = 0.1
@@ -39,7 +39,8 @@ def learn_masks(
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Gradient descent on L in W (rate 1) and in :math:`\phi` (rate ``mask_rate``; 0 leaves :math:`\phi_t = 2`).
 
-    ``weight`` is W at the start and in the reference. ``tied``: one mask for position t of both responses (of one length).
+    ``weight`` is W at the start and in the reference. ``tied``: one mask for position t of both responses, which are
+    then of one length.
 
     Returns:
         The masks, and each token's change of log-probability in nats, both of shape (n,).
@@ -55,24 +56,3 @@ def learn_masks(
         weights = weights + (slope * pair.signs * mask * residuals.T) @ states
         phi = phi + mask_rate * pull
     return expit(phi), pair.token_log_probs(weights) - start
-
-
-#: What the claim on token masks is measured with: a pair whose chosen response falls, and the penalties.
-VERDICT_PAIR = (20, (0.2, 0.5), 0.9)
-PENALTIES = (0.0, 0.003, 0.01, 0.02, 0.03, 0.1)
-
-
-def mask_verdict() -> tuple[str, str]:
-    """Status and measured figure of the claim on token masks: at how many of ``PENALTIES`` chosen rises on the pair.
-
-    ``reproduced`` if at every penalty, ``reproduced in part`` if at one or more, else ``differs``.
-    """
-    pair, weight = suffix_pair(*VERDICT_PAIR)
-    bare = pair.sums(learn_masks(pair, weight, 0.0, mask_rate=0.0)[1])[0]
-    changes = [pair.sums(learn_masks(pair, weight, penalty)[1])[0] for penalty in PENALTIES]
-    rises = sum(change > 0 for change in changes)
-    status = "reproduced" if rises == len(changes) else "reproduced in part" if rises else "differs"
-    return status, (
-        f"chosen rises at {rises} of {len(changes)} penalties (best {max(changes):+.2f} nats, worst "
-        f"{min(changes):+.2f}; with the masks left alone {bare:+.2f})"
-    )

@@ -1,4 +1,4 @@
-"""What random draws and the tweets experiment's records say about the claims, by rules written beforehand."""
+"""What the tweets experiment's records say about the claims, by rules written beforehand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gentangle.alignment.conditions import REVERSED, case, conditions_hold, first_order_changes
 from gentangle.alignment.records import rows_of
-from gentangle.alignment.softmax import probabilities, single_token_gram
 
 Record = Mapping[str, Any]
 
@@ -41,30 +39,6 @@ def median_cosine(look: Mapping[str, Any]) -> float:
     """Median cosine of the tracked pairs' gradients at one look."""
     norms = np.sqrt(np.array(look["chosen_norm_sq"]) * np.array(look["rejected_norm_sq"]))
     return float(np.median(np.array(look["inner_product"]) / norms))
-
-
-def theorem_verdicts(draws: int = 20_000, seed: int = 0) -> dict[str, tuple[str, str]]:
-    """Status and measured figure of the claims that are theorems: how many of ``draws`` random cases break each.
-
-    The proofs stand in the book; a count of 0 is what a formula without a slip has to give.
-    """
-    rng = np.random.default_rng(seed)
-    gradients = rng.normal(size=(draws, 2, 3)) * rng.lognormal(sigma=1.5, size=(draws, 2, 1))
-    changes = first_order_changes(gradients @ np.swapaxes(gradients, 1, 2), *rng.lognormal(sigma=1.5, size=(2, draws)))
-    scale = np.abs(changes).max(axis=1, keepdims=True)
-    fourth = np.sum(case(np.where(np.abs(changes) < 1e-12 * scale, 0, changes)) == REVERSED)
-    entangled = 0
-    for size, spread in zip(rng.integers(2, 12, draws), rng.uniform(0, 6, draws), strict=True):
-        held = conditions_hold(single_token_gram(probabilities(rng.normal(size=size) * spread), 0, 1))
-        entangled += not all(held)
-    return {
-        "synchronised": _count(int(fourth), draws, "random pairs and slopes"),
-        "one-token-not-entangled": _count(entangled, draws, "random softmax distributions"),
-    }
-
-
-def _count(broken: int, draws: int, what: str) -> tuple[str, str]:
-    return ("differs" if broken else "reproduced"), f"broken by {broken} of {draws:,} {what}"
 
 
 def verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, tuple[str, str]]:

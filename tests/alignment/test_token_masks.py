@@ -7,13 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gentangle as g
-from gentangle.alignment import token_masks
 from gentangle.alignment.last_layer import LastLayerPair, suffix_pair
 from gentangle.alignment.softmax import probabilities
+from gentangle.alignment.theory_verdicts import FALLING_PAIR, PENALTIES
 from gentangle.alignment.token_masks import (
     BETA,
-    PENALTIES,
-    VERDICT_PAIR,
     learn_masks,
     masked_changes,
 )
@@ -64,7 +62,7 @@ def test_masked_changes_are_those_of_a_small_step(seed, length):
 
 
 def test_a_mask_of_ones_is_the_pairs_own_forecast():
-    pair, start = suffix_pair(*VERDICT_PAIR)
+    pair, start = suffix_pair(*FALLING_PAIR)
     matrix = pair.gram(start)
     np.testing.assert_allclose(masked_changes(pair, start, np.ones(42)), g.first_order_changes(matrix))
     assert g.case(g.first_order_changes(matrix)) == "both-down"
@@ -123,7 +121,7 @@ def test_learning_descends_the_printed_objective(tied):
 
 def test_what_the_masks_learn_depends_on_the_penalty():
     """Small: chosen suffix out, rejected one kept, chosen falls further. One value prunes both; above it all goes."""
-    pair, start = suffix_pair(*VERDICT_PAIR)
+    pair, start = suffix_pair(*FALLING_PAIR)
     bare = pair.sums(learn_masks(pair, start, 0.0, mask_rate=0.0)[1])
     masks, changes = {}, {}
     for penalty in PENALTIES:
@@ -138,13 +136,7 @@ def test_what_the_masks_learn_depends_on_the_penalty():
 
 
 def test_tied_masks_drop_the_suffix_at_half_the_penalty():
-    pair, start = suffix_pair(*VERDICT_PAIR)
+    pair, start = suffix_pair(*FALLING_PAIR)
     mask, moved = learn_masks(pair, start, 0.01, tied=True)
     assert (mask[[0, 1, 21, 22]] > 0.5).tolist() == [True, False, True, False]
     assert pair.sums(moved)[0] > 0 > pair.sums(learn_masks(pair, start, 0.01)[1])[0]
-
-
-def test_token_masks_verdict():
-    status, measured = token_masks.mask_verdict()
-    assert status == "reproduced in part"
-    assert measured.startswith("chosen rises at 1 of 6 penalties")
