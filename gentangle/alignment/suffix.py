@@ -92,7 +92,10 @@ class SuffixPair:
         return softmax.last_layer_gram(*map(list, zip(*self.responses(), strict=True)))
 
     def parts(self) -> np.ndarray:
-        """Where |w|^2 - <w,l> and |l|^2 - <w,l> (the two columns) come from: shape (5, 2), rows as in ``PARTS``."""
+        r"""Where :math:`\lVert w\rVert^2 - \langle w,l\rangle` and :math:`\lVert l\rVert^2 - \langle w,l\rangle` come from.
+
+        Shape (5, 2): a row for each of ``PARTS``.
+        """
         sides, columns = self.sides(), []
         for own, other in (sides, sides[::-1]):  # <g, g - g'>: the prefix drops out of the difference
             prefix, token, suffix = (span.gradient() for span in own)
@@ -117,7 +120,16 @@ def even_pair(p: np.ndarray, states: Sequence[np.ndarray], misses: Sequence[Any]
 
 
 def orthogonal_gram(p_w: Any, p_l: Any, length: Any, miss_w: Any, miss_l: Any, rho: Any, kappa: Any = 1) -> np.ndarray:
-    """Gram matrix by ``ORTHOGONAL_ENTRIES``, (..., 2, 2): six tokens, p and misses spread evenly, |h_1| = |h^w| = 1.
+    """Gram matrix by ``ORTHOGONAL_ENTRIES``, shape (..., 2, 2), of a vocabulary of six.
+
+    p and the misses are spread evenly over the unnamed tokens; the contrast token's state and the suffix's states after
+    chosen have norm 1.
+
+    Args:
+        p_w, p_l: probabilities of the contrast tokens.
+        length: tokens of the suffix.
+        miss_w, miss_l: 1 - probability of a suffix token after chosen, after rejected.
+        rho, kappa: cosine of a position's two states, and the norm of the rejected branch's.
 
     Raises:
         InputError: p_w, p_l, p_w + p_l or a miss outside 0..1.
