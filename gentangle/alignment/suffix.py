@@ -92,9 +92,9 @@ class SuffixPair:
         return softmax.last_layer_gram(*map(list, zip(*self.responses(), strict=True)))
 
     def parts(self) -> np.ndarray:
-        r"""Where :math:`\lVert w\rVert^2 - \langle w,l\rangle` and :math:`\lVert l\rVert^2 - \langle w,l\rangle` come from.
+        r"""Where the slacks of the two conditions come from, shape (5, 2): a row for each of ``PARTS``.
 
-        Shape (5, 2): a row for each of ``PARTS``.
+        The columns add up to :math:`\lVert w\rVert^2 - \langle w,l\rangle` and :math:`\lVert l\rVert^2 - \langle w,l\rangle`.
         """
         sides, columns = self.sides(), []
         for own, other in (sides, sides[::-1]):  # <g, g - g'>: the prefix drops out of the difference
