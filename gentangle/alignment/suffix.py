@@ -94,7 +94,8 @@ class SuffixPair:
     def parts(self) -> np.ndarray:
         r"""Where the slacks of the two conditions come from, shape (5, 2): a row for each of ``PARTS``.
 
-        The columns add up to :math:`\lVert w\rVert^2 - \langle w,l\rangle` and :math:`\lVert l\rVert^2 - \langle w,l\rangle`.
+        The columns add up to :math:`\lVert w\rVert^2 - \langle w,l\rangle` and to
+        :math:`\lVert l\rVert^2 - \langle w,l\rangle`.
         """
         sides, columns = self.sides(), []
         for own, other in (sides, sides[::-1]):  # <g, g - g'>: the prefix drops out of the difference
