@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="make the runs of a recipe; killed and started again, it goes on")
     train.add_argument("--recipe", type=Path, required=True, help="YAML file, as in recipes/")
-    train.add_argument("--form", help="only this form")
+    train.add_argument("--form", help="only this form, or this objective where the recipe compares those")
     train.add_argument("--seed", type=int, help="only this seed")
     train.add_argument("--results", type=Path, help="also write each run's reduced record into this folder")
     train.add_argument("--overwrite", action="store_true", help="replace runs that are there already")

@@ -210,7 +210,8 @@ class EntanglementCallback(TrainerCallback):
 
     @staticmethod
     def row(step: int, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch of P pairs, ready for JSON: norms, inner products; forecasts and measured changes, 2P, chosen first.
+        """A batch of P pairs, ready for JSON: norms, inner products; forecasts and measured changes, 2P, chosen first;
+        and the chosen responses' batch forecast split by whose gradients move it (columns as in ``PUSHES``).
 
         Where a slope is 0 norms and inner products come from unit cotangents; what stays undefined is None. On a step
         that was not forecast ``measured`` is missing, and ``forecast`` has no ``step``.
@@ -223,6 +224,7 @@ class EntanglementCallback(TrainerCallback):
             "rejected_norm_sq": _numbers(blocks[:, 1, 1]),
             "inner_product": _numbers(blocks[:, 0, 1]),
             "forecast": {name: _numbers(batch[name]) for name in ("pair", "batch", "step") if name in batch},
+            "attribution": [_numbers(parts) for parts in batch["attribution"]],
         }
         return found | ({"measured": _numbers(batch["measured"])} if "measured" in batch else {})
 

@@ -120,6 +120,7 @@ def run_preference(
         callbacks=callbacks,
         stop_after=stop_after,
         reference=reference,
+        objective_name=recipe.objective,
     )
     if run:
         _save(model, tokenizer, run.path / "model")
@@ -153,7 +154,9 @@ def majority(texts: Sequence[RatedText]) -> float:
 
 def run_config(recipe: PreferenceRecipe, form: str, seed: int) -> dict[str, Any]:
     """All that decides a run's numbers, as its directory keeps it."""
-    settings = {key: value for key, value in asdict(recipe).items() if key not in ("forms", "seeds", "tried")}
+    settings = {
+        key: value for key, value in asdict(recipe).items() if key not in ("forms", "seeds", "objectives", "tried")
+    }
     return settings | {"form": form, "seed": seed, "data_sha256": corpus_hash(["tweets"])}
 
 

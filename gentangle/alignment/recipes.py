@@ -1,7 +1,7 @@
 """Recipes: the YAML files that say, before a seed is run, everything that a long run does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ class Stage:
         schedule: name of a transformers schedule; TRL's default is ``linear``.
         warmup_steps: steps of linear warm-up before it.
         save_every: a checkpoint after so many steps.
-        extra: more settings of TRL's config by name (``beta``, ``loss_type``, ...).
+        extra: more settings of TRL's config by name, and the objective's hyperparameters (``beta``, ...).
     """
 
     steps: int
@@ -79,9 +79,10 @@ class BaseRecipe:
 
 @dataclass(frozen=True)
 class PreferenceRecipe:
-    """Fine-tuning, then preference training, for every form and every seed.
+    """Fine-tuning, then preference training, for every form (or every objective) and every seed.
 
     Attributes:
+        objectives: where there are some, each is trained on the one form, in place of ``objective``.
         tried: settings that were tried before the measured seeds and given up, each with its reason.
     """
 
@@ -94,11 +95,18 @@ class PreferenceRecipe:
     supervised: Stage
     preference: Stage
     measure: Measure
+    objectives: Sequence[str] = field(default_factory=tuple)
     tried: Sequence[str] = field(default_factory=tuple)
 
+    def variants(self) -> "dict[str, tuple[PreferenceRecipe, str]]":
+        """What the recipe compares, by name: for each objective, or else each form, its own recipe and the form."""
+        if self.objectives:
+            return {name: (replace(self, objective=name, objectives=()), self.forms[0]) for name in self.objectives}
+        return {form: (self, form) for form in self.forms}
+
     def runs(self) -> list[tuple[str, int]]:
-        """Every (form, seed) of the recipe, seeds outermost: each seed is whole before the next begins."""
-        return [(form, seed) for seed, form in product(self.seeds, self.forms)]
+        """Every (variant, seed) of the recipe, seeds outermost: each seed is whole before the next begins."""
+        return [(variant, seed) for seed, variant in product(self.seeds, self.variants())]
 
 
 _KINDS = {"base": BaseRecipe, "preference": PreferenceRecipe}
@@ -121,13 +129,14 @@ def recipe_from(given: Mapping[str, Any], where: str) -> BaseRecipe | Preference
         raise InputError(f"{where}: kind is {kind!r}. {nearest(str(kind), _KINDS)}")
     recipe: BaseRecipe | PreferenceRecipe = build(_KINDS[kind], {k: v for k, v in given.items() if k != "kind"}, where)
     if isinstance(recipe, PreferenceRecipe):
-        objective(recipe.objective)
-        loss_type = recipe.preference.extra.get("loss_type", "sigmoid")
-        if (recipe.objective, loss_type) != ("dpo", "sigmoid"):
+        for name in (recipe.objective, *recipe.objectives):
+            objective(name)
+        if "loss_type" in recipe.preference.extra:
             raise InputError(
-                f"{where}: objective {recipe.objective!r} with TRL's loss_type {loss_type!r}: forecasts and training "
-                "must speak of one loss, and only 'dpo' with 'sigmoid' is known to be one."
+                f"{where}: preference: loss_type is given, but the objective names the loss: leave it out."
             )
+        if recipe.objectives and len(recipe.forms) != 1:
+            raise InputError(f"{where}: objectives are compared on one form, got {len(recipe.forms)} forms.")
         for form in recipe.forms:
             if form not in FORMS:
                 raise InputError(f"{where}: unknown form {form!r}. {nearest(str(form), FORMS)}")

@@ -30,7 +30,7 @@ def make_runs(
 
     Args:
         recipe: a base policy (saved where ``recipes/tweets.yaml`` looks for it) or preference runs.
-        only_form, only_seed: of a preference recipe, only these.
+        only_form, only_seed: of a preference recipe, only these; a form, or an objective where it compares those.
         results: folder for the reduced records.
         overwrite: begin anew where a run is there already.
 
@@ -50,29 +50,30 @@ def make_runs(
         print(f"base policy in {run.path / 'model'}")
         return [run.path]
     return [
-        _make_run(recipe, form, seed, root, results, overwrite)
-        for form, seed in tqdm(_wanted(recipe, only_form, only_seed), unit="run", disable=None)
+        _make_run(recipe, variant, seed, root, results, overwrite)
+        for variant, seed in tqdm(_wanted(recipe, only_form, only_seed), unit="run", disable=None)
     ]
 
 
-def _wanted(recipe: PreferenceRecipe, form: str | None, seed: int | None) -> list[tuple[str, int]]:
-    for name, value, known in (("form", form, recipe.forms), ("seed", seed, recipe.seeds)):
+def _wanted(recipe: PreferenceRecipe, variant: str | None, seed: int | None) -> list[tuple[str, int]]:
+    kind = "objective" if recipe.objectives else "form"
+    for name, value, known in ((kind, variant, recipe.variants()), ("seed", seed, recipe.seeds)):
         if value is not None and value not in known:
             raise InputError(f"The recipe {recipe.name} has no {name} {value!r}, it has {', '.join(map(str, known))}.")
-    return [(f, s) for f, s in recipe.runs() if form in (None, f) and seed in (None, s)]
+    return [(v, s) for v, s in recipe.runs() if variant in (None, v) and seed in (None, s)]
 
 
 def _make_run(
-    recipe: PreferenceRecipe, form: str, seed: int, root: Path, results: Path | None, overwrite: bool
+    whole: PreferenceRecipe, variant: str, seed: int, root: Path, results: Path | None, overwrite: bool
 ) -> Path:
-    device = profile().device
-    run = RunDirectory(root / f"{form}-seed{seed}", run_config(recipe, form, seed), overwrite=overwrite)
+    device, (recipe, form) = profile().device, whole.variants()[variant]
+    run = RunDirectory(root / f"{variant}-seed{seed}", run_config(recipe, form, seed), overwrite=overwrite)
     run.write_provenance(provenance(seed=seed, data=corpus_hash(["tweets"]), device=device))
     if not (run.path / "model").exists():
         run_preference(recipe, form, seed, run=run, device=device)
     print(f"run whole in {run.path}")
     if results:
-        write_record(results / recipe.name / f"{form}-seed{seed}.json", record(run))
+        write_record(results / recipe.name / f"{variant}-seed{seed}.json", record(run))
     return run.path
 
 
@@ -84,29 +85,29 @@ def record(run: RunDirectory) -> dict[str, Any]:
     return {"provenance": run.provenance, "config": config, "rows": run.rows()}
 
 
-def load_record(results: Path, name: str, form: str, seed: int) -> dict[str, Any]:
-    """The reduced record of one run.
+def load_record(results: Path, name: str, variant: str, seed: int) -> dict[str, Any]:
+    """The reduced record of one run of the recipe called ``name``.
 
     Raises:
         InputError: there is none; the message says how it is made.
     """
     import json
 
-    path = results / name / f"{form}-seed{seed}.json"
+    path = results / name / f"{variant}-seed{seed}.json"
     if not path.exists():
         raise InputError(f"{path} is missing: `make experiments` makes the records.")
     return dict(json.loads(path.read_text()))
 
 
 def load_records(results: Path, recipe: BaseRecipe | PreferenceRecipe) -> dict[str, list[dict[str, Any]]]:
-    """The reduced records of every seed of a preference recipe, by form.
+    """The reduced records of every seed of a preference recipe, by form, or by objective where it compares those.
 
     Raises:
         InputError: the recipe makes no records, or one is missing.
     """
     if not isinstance(recipe, PreferenceRecipe):
         raise InputError(f"The recipe {recipe.name} makes a base policy, which has no records.")
-    return {form: [load_record(results, recipe.name, form, s) for s in recipe.seeds] for form in recipe.forms}
+    return {v: [load_record(results, recipe.name, v, seed) for seed in recipe.seeds] for v in recipe.variants()}
 
 
 def rows_of(rows: Sequence[Mapping[str, Any]], kind: str, group: str | None = None) -> list[Mapping[str, Any]]:

@@ -9,11 +9,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from gentangle.alignment.objectives import objective
 from gentangle.alignment.policy import fresh_copy
 from gentangle.alignment.preference import Pair
 from gentangle.alignment.recipes import Stage
@@ -51,11 +53,14 @@ def preference(
     callbacks: "Sequence[TrainerCallback]" = (),
     stop_after: int | None = None,
     reference: "GPT2LMHeadModel | None" = None,
+    objective_name: str = "dpo",
 ) -> None:
     """Train ``model`` in place on preference pairs by TRL's DPOTrainer.
 
     Args:
-        stage: ``extra`` may hold ``beta``, ``loss_type`` and any other setting of DPOConfig.
+        stage: ``extra`` may hold the objective's hyperparameters (``beta``, ...) and any setting of DPOConfig.
+        objective_name: key of :data:`gentangle.OBJECTIVES`, see
+            :func:`gentangle.alignment.objective_trainer.trainer_and_settings`.
         seed: of the data order; dropout is off.
         folder: where checkpoints go; a run killed at any step goes on from the last complete one
             and ends with the same weights. Without it nothing is saved.
@@ -64,8 +69,12 @@ def preference(
             loads the reference anew from the folder or name that ``model`` was loaded from: after
             fine-tuning in memory that is the policy *before* fine-tuning.)
     """
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig
 
+    from gentangle.alignment.objective_trainer import trainer_and_settings
+
+    trainer, settings = trainer_and_settings(objective(objective_name), stage.extra)
+    stage = replace(stage, extra=settings)
     rows = [
         {
             "prompt": _message("user", p.prompt),
@@ -75,7 +84,7 @@ def preference(
         for p in pairs
     ]
     frozen = reference if reference is not None else fresh_copy(model).requires_grad_(False)
-    _run(DPOTrainer, DPOConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after, ref_model=frozen)
+    _run(trainer, DPOConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after, ref_model=frozen)
 
 
 def _supervised(

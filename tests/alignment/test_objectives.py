@@ -8,7 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gentangle import OBJECTIVES, InputError, Objective, objective
-from gentangle.alignment.symbols import D_CHOSEN, LATEX, LOGP_CHOSEN, LOGP_REJECTED, MARGIN, to_latex
+from gentangle.alignment.compile import compiled
+from gentangle.alignment.symbols import (
+    D_CHOSEN,
+    LATEX,
+    LOGP_CHOSEN,
+    LOGP_REJECTED,
+    MARGIN,
+    inverse_complement,
+    log_odds,
+    log_sigmoid,
+    min0,
+    sigmoid,
+    to_latex,
+)
 
 log_prob = st.floats(-60, -1e-3)
 PAIR = {"ref_chosen": -7.0, "ref_rejected": -6.0, "len_chosen": 3.0, "len_rejected": 5.0}
@@ -208,6 +221,17 @@ def test_the_signs_that_the_figure_shows():
 
 
 EVEN = {"ref_chosen": -60.0, "ref_rejected": -60.0}
+
+
+@pytest.mark.parametrize("function", [sigmoid, log_sigmoid, min0, log_odds, inverse_complement])
+def test_each_function_has_its_derivative(function):
+    """Against central differences of what it is compiled to, first and second derivative alike."""
+    x, step = sp.Symbol("x"), 1e-5
+    for expression in (function(x), sp.diff(function(x), x)):
+        value, slope = (compiled((x,), e, "numpy") for e in (expression, sp.diff(expression, x)))
+        for at in (-0.3, -2.0, -7.0):
+            differences = (value(at + step) - value(at - step)) / (2 * step)
+            assert slope(at) == pytest.approx(differences, rel=1e-6, abs=1e-9)
 
 
 class kinked(sp.Function):

@@ -32,11 +32,12 @@ MISTAKES = {
     "misspelt key in a part": ({"supervised": {"stepz": 3}}, "supervised: unknown key 'stepz'. Did you mean 'steps'"),
     "unknown form": ({"forms": ["one-tokn"]}, "unknown form 'one-tokn'. Did you mean 'one-token'"),
     "unknown objective": ({"objective": "dppo"}, "Unknown objective 'dppo'. Did you mean"),
-    "an objective that TRL's loss is not": ({"objective": "ipo"}, "'ipo' with TRL's loss_type 'sigmoid'"),
-    "a loss that the objective is not": (
+    "a loss beside the objective's": (
         {"preference": {"steps": 1, "batch_size": 1, "learning_rate": 1e-3, "extra": {"loss_type": "hinge"}}},
-        "'dpo' with TRL's loss_type 'hinge'",
+        "the objective names the loss: leave it out",
     ),
+    "an unknown one of the objectives": ({"objectives": ["dpo", "ipoo"], "forms": ["one-token"]}, "Unknown objective"),
+    "objectives on several forms": ({"objectives": ["dpo", "ipo"]}, "compared on one form, got 4 forms"),
     "unknown kind": ({"kind": "preferences"}, "kind is 'preferences'. Did you mean 'preference'"),
     "a number as text": ({"supervised": {"steps": 3, "batch_size": 4, "learning_rate": "5e-4"}}, "write 5.0e-4"),
     "not a list": ({"seeds": 3}, "seeds is 3, expected a list"),
@@ -50,7 +51,14 @@ def test_a_mistake_gets_one_clear_error(name):
     with pytest.raises(InputError) as error:
         recipe_from(given() | change, "r.yaml")
     assert message in str(error.value)
-    assert str(error.value).startswith("r.yaml") or name == "unknown objective"
+    assert str(error.value).startswith("r.yaml") or message.startswith("Unknown objective")
+
+
+def test_objectives_are_variants_of_one_form():
+    recipe = recipe_from(given() | {"objectives": ["dpo", "ipo"], "forms": ["one-token"], "seeds": [0, 1]}, "r.yaml")
+    assert recipe.runs() == [("dpo", 0), ("ipo", 0), ("dpo", 1), ("ipo", 1)]
+    ipo, form = recipe.variants()["ipo"]
+    assert (ipo.objective, form, ipo.runs()) == ("ipo", "one-token", [("one-token", 0), ("one-token", 1)])
 
 
 def test_a_missing_key_is_named():
