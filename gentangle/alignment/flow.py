@@ -20,14 +20,14 @@ from gentangle.errors import InputError
 #: d_w and d_l from the two log-probabilities: ``functools.partial(objective("dpo").slopes, beta=0.1, ...)``.
 Slopes = Callable[[Any, Any], tuple[Any, Any]]
 
-#: A log-probability's change under W + eta V to second order, from its slope <g, V> and its summed variances.
+#: A log-probability's change under W + eta U to second order, from its slope <g, U> and its summed variances.
 SLOPE, VARIANCE = sp.Symbol("slope", real=True), sp.Symbol("variance", positive=True)
 SECOND_ORDER_CHANGE = ETA * SLOPE - ETA**2 * VARIANCE / 2
-SECOND_ORDER_LATEX = {SLOPE: r"\langle g,V\rangle", VARIANCE: r"\sum_t\mathrm{Var}_{q_t}(Vh_t)"}
+SECOND_ORDER_LATEX = {SLOPE: r"\langle g,U\rangle", VARIANCE: r"\sum_t\mathrm{Var}_{q_t}(Uh_t)"}
 
 
 def update(pair: LastLayerPair, slopes: Slopes, weight: Any) -> np.ndarray:
-    """Direction V = d_w w - d_l l of the pair's SGD step, the velocity of its flow; shape (V, d)."""
+    """Direction U = d_w w - d_l l of the pair's SGD step, the velocity of its flow; shape (V, d)."""
     w, l = pair.gradients(weight)
     d_w, d_l = slopes(*pair.log_probs(weight))
     return np.asarray(d_w * w - d_l * l)

@@ -65,7 +65,7 @@ class LastLayerPair:
         return np.asarray(gradients @ gradients.T)
 
     def variances(self, weight: Any, direction: Any) -> np.ndarray:
-        r"""Minus each second derivative along V: :math:`\sum_t \mathrm{Var}_{q_t}(V h_t)`; shape (2,)."""
+        r"""Minus each second derivative along U: :math:`\sum_t \mathrm{Var}_{q_t}(U h_t)`; shape (2,)."""
         each = [(probabilities(h @ np.transpose(weight)), h @ np.transpose(direction)) for h in self.states]
         return np.array([np.sum(q * u**2) - np.sum(np.sum(q * u, axis=-1) ** 2) for q, u in each])
 
