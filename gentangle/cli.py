@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 DATA = ("rated-texts", "smollm2")
 RANKINGS = ("entanglement", "ches", "edit-distance")
+#: Recipes whose records decide claims.
+RECIPES = [Path("recipes/tweets.yaml"), Path("recipes/objectives.yaml")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     claims = commands.add_parser("claims", help="print the ledger of the papers' claims")
     claims.add_argument("--ledger", type=Path, default=Path("book/claims.yml"), help="default: book/claims.yml")
     claims.add_argument("--update", type=Path, metavar="RESULTS", help="first write what the records in RESULTS decide")
-    claims.add_argument("--recipe", type=Path, default=Path("recipes/tweets.yaml"), help="whose records these are")
+    claims.add_argument("--recipe", type=Path, nargs="+", default=RECIPES, help="whose records these are")
     claims.set_defaults(run=_claims)
 
     shown = commands.add_parser("profile", help="print the profile in force and what it sets")
@@ -256,12 +258,14 @@ def _claims(given: argparse.Namespace) -> None:
         from gentangle.alignment.recipes import load_recipe
         from gentangle.alignment.records import load_records
         from gentangle.alignment.theory_verdicts import theory_verdicts
-        from gentangle.alignment.verdicts import verdicts
+        from gentangle.alignment.verdicts import run_verdicts
         from gentangle.provenance import provenance
 
-        records = load_records(given.update, load_recipe(given.recipe))
-        runs = next(iter(records.values()))[0]["provenance"]
-        for decided, made in ((theory_verdicts(), provenance(seed=0, data=None)), (verdicts(records), runs)):
+        found = [(theory_verdicts(), provenance(seed=0, data=None))]
+        for recipe in map(load_recipe, given.recipe):
+            records = load_records(given.update, recipe)
+            found.append((run_verdicts(records), next(iter(records.values()))[0]["provenance"]))
+        for decided, made in found:
             for name, (status, measured) in decided.items():
                 record_measurement(name, measured=measured, status=status, provenance=made, path=given.ledger)
     for claim in load_claims(given.ledger):

@@ -38,7 +38,7 @@ def theory_verdicts() -> dict[str, Verdict]:
         "suffix-theorem": suffix_theorem(),
         "normalised-gradients": normalised_gradients(),
         "token-masks": token_masks(),
-        "objectives-differ": objectives_differ(),
+        "slopes-decide": slopes_decide(),
     }
 
 
@@ -115,7 +115,7 @@ def token_masks() -> Verdict:
     )
 
 
-def objectives_differ() -> Verdict:
+def slopes_decide() -> Verdict:
     """Whether each objective's d_w and d_l name the case that a small step on ``FALLING_PAIR`` then shows.
 
     ``reproduced in part`` if they do for all (this is one pair, one step), else ``differs``.

@@ -31,7 +31,7 @@ def test_a_slip_in_the_coupling_is_seen(monkeypatch):
         return right(np.asarray(gram) * [[1, -1], [-1, 1]], *slopes)[..., ::-1] * [-1, -1]
 
     monkeypatch.setattr(theory_verdicts, "first_order_changes", slipped)
-    assert theory_verdicts.objectives_differ()[0] == "differs"
+    assert theory_verdicts.slopes_decide()[0] == "differs"
 
 
 def test_a_slip_in_the_closed_form_is_seen(monkeypatch):
