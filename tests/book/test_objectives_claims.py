@@ -1,0 +1,70 @@
+"""The ledger's row on the objectives follows from the committed records, and the records from the committed recipe."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gentangle.alignment.experiment import preference_data, run_config
+from gentangle.alignment.forecasts import agreement
+from gentangle.alignment.policy import load_policy, tokenise
+from gentangle.alignment.recipes import load_recipe
+from gentangle.alignment.records import load_records, rows_of
+from gentangle.alignment.verdicts import LONG_SUFFIX, held_out, objectives_verdicts, start_ratios
+from gentangle.display.claims import load_claims
+from gentangle.profiles import profile
+from gentangle.runs import RECORD_LIMIT, rounded
+
+ROOT = Path(__file__).parents[2]
+RECIPE = load_recipe(ROOT / "recipes" / "objectives.yaml")
+
+
+@pytest.fixture(scope="module")
+def records():
+    return load_records(ROOT / "results", RECIPE)
+
+
+def test_records_are_of_the_committed_recipe_and_small(records):
+    for variant, seeds in records.items():
+        recipe, form = RECIPE.variants()[variant]
+        for seed, record in zip(RECIPE.seeds, seeds, strict=True):
+            assert record["config"] == rounded(run_config(recipe, form, seed))
+            assert rows_of(record["rows"], "log")[-1]["step"] == RECIPE.preference.steps
+    assert all(path.stat().st_size <= RECORD_LIMIT for path in (ROOT / "results" / "objectives").glob("*.json"))
+
+
+def test_status_follows_from_the_records(records):
+    ledger = {claim.id: claim for claim in load_claims(ROOT / "book" / "claims.yml")}
+    for name, (status, measured) in objectives_verdicts(records).items():
+        assert (ledger[name].status, ledger[name].measured) == (status, measured)
+
+
+def test_another_order_of_the_objectives_would_differ(records):
+    """The records of the objectives dealt out anew: what each loss did no longer follows its ratio."""
+    names = list(records)
+    dealt = {name: records[names[-1 - k]] for k, name in enumerate(names)}
+    assert objectives_verdicts(dealt)["objectives-differ"][0] == "differs"
+
+
+def test_responses_have_the_length_that_the_slopes_are_given(corpus):
+    _, tokenizer = load_policy(ROOT / RECIPE.base)
+    _, pairs, _ = preference_data(RECIPE, "long-suffix")
+    examples = [tokenise(tokenizer, pair) for pair in pairs[: RECIPE.measure.tracked_pairs]]
+    assert {len(e[side]) for e in examples for side in ("chosen_ids", "rejected_ids")} == {LONG_SUFFIX}
+
+
+def test_groups_lie_where_the_figure_shows_them(records):
+    ratios = start_ratios(records)
+    final = {n: np.mean([[r.chosen, r.rejected] for r in map(held_out, seeds)], axis=0) for n, seeds in records.items()}
+    above = np.array([final[n] for n in final if ratios[n] > 1])
+    same = np.array([final[n] for n in final if ratios[n] == 1])
+    assert above[:, 0].min() > 0
+    assert same[:, 0].min() > -9
+    assert same[:, 1].min() > -16
+    assert final["apo-down"].max() < -25
+
+
+def test_the_optimizers_own_step_is_forecast(records):
+    for seeds in records.values():
+        rows = [row for record in seeds for row in rows_of(record["rows"], "forecast")]
+        assert agreement(rows, "step", profile().tolerance.noise_floor).signs >= 0.95
