@@ -23,6 +23,7 @@ def _numpy_functions() -> dict[str, Callable[..., Any]]:
         "log_odds": lambda x: (y := np.minimum(x, -_TINY)) - np.log(-np.expm1(y)),
         "inverse_complement": lambda x: -1 / np.expm1(np.minimum(x, -_TINY)),
         "exp": np.exp,
+        "sqrt": np.sqrt,
         "log": np.log,
     }
 
@@ -44,6 +45,7 @@ def _torch_functions() -> dict[str, Callable[..., Any]]:
         "log_odds": log_odds,
         "inverse_complement": lambda x: -1 / torch.expm1(below_one(x)),
         "exp": torch.exp,
+        "sqrt": torch.sqrt,
         "log": lambda x: torch.log(x) if isinstance(x, torch.Tensor) else math.log(x),  # of a hyperparameter too
     }
 

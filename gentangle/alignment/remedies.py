@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
+from gentangle.alignment.compile import compiled
 from gentangle.alignment.conditions import first_order_changes
 from gentangle.alignment.symbols import D_CHOSEN, D_REJECTED
 from gentangle.errors import InputError
@@ -37,10 +38,7 @@ CALIBRATED = sp.Matrix([CALIBRATION * D_CHOSEN, D_REJECTED / CALIBRATION])
 _longer_chosen = D_CHOSEN + DIAL * D_REJECTED * REJECTED_NORM / CHOSEN_NORM
 DIALLED = sp.Matrix([_longer_chosen, D_REJECTED + DIAL * D_CHOSEN * CHOSEN_NORM / REJECTED_NORM])
 
-_FUNCTIONS = {
-    matrix: [sp.lambdify((CHOSEN_NORM, REJECTED_NORM, D_CHOSEN, D_REJECTED, DIAL), entry, "numpy") for entry in matrix]
-    for matrix in map(sp.ImmutableMatrix, (NORMALISED, CALIBRATED, DIALLED))
-}
+_SYMBOLS = (CHOSEN_NORM, REJECTED_NORM, D_CHOSEN, D_REJECTED, DIAL)
 
 
 def normalised(gram: Any, d_chosen: Any = 1.0, d_rejected: Any = 1.0) -> np.ndarray:
@@ -84,7 +82,7 @@ def _evaluate(coefficients: sp.Matrix, gram: Any, d_chosen: Any, d_rejected: Any
     if not (np.all(d_w > 0) and np.all(d_l > 0)):
         raise InputError("A slope is not positive, and the remedies are defined for positive d_w and d_l alone.")
     norm_w, norm_l, _ = _polar(gram)
-    values = [function(norm_w, norm_l, d_w, d_l, dial) for function in _FUNCTIONS[sp.ImmutableMatrix(coefficients)]]
+    values = [compiled(_SYMBOLS, entry, "numpy")(norm_w, norm_l, d_w, d_l, dial) for entry in coefficients]
     return np.stack(np.broadcast_arrays(*values, norm_w)[:2], axis=-1)
 
 

@@ -121,7 +121,7 @@ def slopes_decide() -> Verdict:
     ``reproduced in part`` if they do for all (this is one pair, one step), else ``differs``.
     """
     pair, weight = suffix_pair(*FALLING_PAIR)
-    start, (w, l) = pair.log_probs(weight), pair.gradients(weight)
+    start, (w, l), gram = pair.log_probs(weight), pair.gradients(weight), pair.gram(weight)
     reference = {"ref_chosen": start[0] + 1.0, "ref_rejected": start[1] + 0.5, "len_chosen": 21.0, "len_rejected": 21.0}
     seen, agree = set(), 0
     for o in OBJECTIVES.values():
@@ -129,7 +129,7 @@ def slopes_decide() -> Verdict:
         step = d_w * w - d_l * l
         measured = case(pair.log_probs(weight + 1e-5 * step / np.linalg.norm(step)) - start)
         seen.add(str(measured))
-        agree += bool(measured == case(first_order_changes(pair.gram(weight), d_w, d_l)))
+        agree += bool(measured == case(first_order_changes(gram, d_w, d_l)))
     return (
         "reproduced in part" if agree == len(OBJECTIVES) else "differs",
         f"the case of one small step on one softmax pair is as forecast for {agree} of {len(OBJECTIVES)} objectives, "
