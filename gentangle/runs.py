@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,17 @@ class RunDirectory:
         return dict(json.loads((self.path / "provenance.json").read_text()))
 
     @property
+    def config(self) -> dict[str, Any]:
+        """Everything that decides the run's numbers."""
+        return dict(json.loads((self.path / "config.json").read_text()))
+
+    @property
     def metrics(self) -> Path:
         """The run's metrics, one JSON object a line."""
         return self.path / "metrics.jsonl"
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row; :meth:`keep` mends a line that a kill cut short."""
+        """Append a row; :meth:`put` mends a line that a kill cut short."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
@@ -70,10 +75,9 @@ class RunDirectory:
                 break  # the last line of a killed run
         return rows
 
-    def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Keep only the rows that are ``wanted``: before a run goes on, those up to its checkpoint."""
-        kept = [json.dumps(row, allow_nan=False) + "\n" for row in self.rows() if wanted(row)]
-        write_atomic(self.metrics, "".join(kept))
+    def put(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the metrics by ``rows``, at once: before a run goes on, by those up to its checkpoint."""
+        write_atomic(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> Path:

@@ -53,7 +53,7 @@ def test_a_last_line_that_was_cut_is_mended(run, cut):
     known = [{"step": 1}, {"step": 2}]
     # Without its newline alone, the last row is whole.
     assert run.rows() == (known if cut > 1 else [*known, {"step": 3}])
-    run.keep(lambda row: row["step"] <= 2)
+    run.put(row for row in run.rows() if row["step"] <= 2)
     run.add({"step": 3})
     assert run.rows() == [*known, {"step": 3}]
     assert run.metrics.read_bytes() == whole
@@ -62,13 +62,13 @@ def test_a_last_line_that_was_cut_is_mended(run, cut):
 def test_keep_drops_what_came_after_the_checkpoint(run):
     for step in range(5):
         run.add({"step": step})
-    run.keep(lambda row: row["step"] <= 2)
+    run.put(row for row in run.rows() if row["step"] <= 2)
     assert [row["step"] for row in run.rows()] == [0, 1, 2]
 
 
 def test_rows_of_a_run_without_metrics(run):
     assert run.rows() == []
-    run.keep(lambda row: True)
+    run.put(run.rows())
     assert run.rows() == []
 
 

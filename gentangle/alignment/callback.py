@@ -20,12 +20,15 @@ from gentangle.alignment.conditions import (
     cosine,
     normalised_inner_products,
 )
+from gentangle.alignment.forecasts import FORECASTS, PRECONDITIONED
+from gentangle.alignment.transfer import Transfer
 from gentangle.errors import InputError
 from gentangle.gradients.capture import Capture
 from gentangle.gradients.fused_head import FusedHead
 from gentangle.gradients.logits_head import LogitsHead
 from gentangle.gradients.oracle import trainable_parameters
 from gentangle.gradients.pairs import pair_blocks
+from gentangle.gradients.preconditioner import adam_preconditioner
 from gentangle.gradients.step import parameter_step, snapshot
 
 PREFIX = "entanglement/"
@@ -61,6 +64,9 @@ class EntanglementCallback(TrainerCallback):
         forecast_every: on one *read* step in so many also follow the optimizer's own step; this holds every layer's
             input and output gradient until the step is taken. Never where it is left out.
         seen: called with a row for each batch that was read, see :meth:`row`.
+        held_out: pairs outside the training set, as :func:`gentangle.alignment.policy.collate` makes them; on steps
+            that are forecast the row then says what the step does to their chosen responses, and which sides of the
+            batch do it.
 
     Example::
 
@@ -75,16 +81,19 @@ class EntanglementCallback(TrainerCallback):
         every_n_steps: int = 1,
         forecast_every: int | None = None,
         seen: Callable[[dict[str, Any]], None] | None = None,
+        held_out: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         for name, value in (("every_n_steps", every_n_steps), ("forecast_every", forecast_every)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected a whole number of at least 1.")
         self.every, self.forecast_every, self.seen = every_n_steps, forecast_every, seen
+        self._held_out = held_out
         self._metrics: Any = None
         self._open = ExitStack()
         self._capture: Capture | None = None
         self._batches: list[dict[str, Any]] = []
         self._before: dict[str, torch.Tensor] | None = None
+        self._transfer: Transfer | None = None
 
     def attach(self, trainer: Any) -> Self:
         """Add this callback to a TRL trainer and its readings to the trainer's metrics.
@@ -139,8 +148,11 @@ class EntanglementCallback(TrainerCallback):
             self._read()
             self._rate = optimizer.param_groups[0]["lr"]
             self._before = snapshot(model) if self._forecast else None
+            self._transfer = Transfer(model, self._held_out) if self._forecast and self._held_out else None
 
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+    def on_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any
+    ) -> None:
         """The step is taken: what it did to first order, and what it did."""
         if not self._capture:
             return
@@ -152,17 +164,33 @@ class EntanglementCallback(TrainerCallback):
             step = parameter_step(self._before, now)
             with np.errstate(invalid="ignore", divide="ignore"):
                 last["step"] = self._capture.changes(step) / last["slopes"]
+                if preconditioner := adam_preconditioner(optimizer, model):
+                    scaled = self._capture.gram_under(preconditioner)
+                    found = forecasts(scaled, last["slopes"], self._rate, args.gradient_accumulation_steps)
+                    last |= {f"preconditioned_{name}": values for name, values in found.items()}
+            if self._transfer:
+                last["transfer"] = self._transferred(step, len(last["slopes"]))
             with torch.no_grad():
                 out, head = model(*self._call[0], **self._call[1]), self._head
                 after: Any = head.log_probs_of(out.logits) if isinstance(head, LogitsHead) else out.log_probs.sum(-1)
             last["measured"] = (after - self._head.log_probs).double().cpu().numpy()
-        self._before = self._capture = None
+        self._before = self._capture = self._transfer = None
         for batch in self._batches:
             if self._metrics is not None:
                 for name, value in summary(batch).items():
                     self._metrics["train"][PREFIX + name].append(value)
             if self.seen:
                 self.seen(self.row(state.global_step + 1, batch))
+
+    def _transferred(self, step: Mapping[str, torch.Tensor], rows: int) -> dict[str, np.ndarray]:
+        """Changes of the held-out chosen responses by SGD on either side of the batch, and by the step taken, (H,)."""
+        assert self._capture is not None
+        assert self._transfer is not None
+        found = {"step": self._transfer.chosen(step)}
+        for side, weights in zip(("chosen", "rejected"), np.repeat(np.eye(2), rows // 2, axis=1), strict=True):
+            part = self._capture.combination(weights)
+            found[side] = -self._rate * self._transfer.chosen(part)
+        return found
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave no hook behind."""
@@ -213,6 +241,11 @@ class EntanglementCallback(TrainerCallback):
         """A batch of P pairs, ready for JSON: norms, inner products; forecasts and measured changes, 2P, chosen first;
         and the chosen responses' batch forecast split by whose gradients move it (columns as in ``PUSHES``).
 
+        On a step that was forecast, by Adam, ``preconditioned_pair``, ``preconditioned_batch`` and
+        ``preconditioned_attribution`` are the same in the inner product of its preconditioner, without momentum and
+        before clipping. ``transfer`` splits the change of held-out chosen responses by SGD on the batch into what its
+        chosen and its rejected sides do, beside the first order change by the ``step`` taken.
+
         Where a slope is 0 norms and inner products come from unit cotangents; what stays undefined is None. On a step
         that was not forecast ``measured`` is missing, and ``forecast`` has no ``step``.
         """
@@ -223,9 +256,13 @@ class EntanglementCallback(TrainerCallback):
             "chosen_norm_sq": _numbers(blocks[:, 0, 0]),
             "rejected_norm_sq": _numbers(blocks[:, 1, 1]),
             "inner_product": _numbers(blocks[:, 0, 1]),
-            "forecast": {name: _numbers(batch[name]) for name in ("pair", "batch", "step") if name in batch},
-            "attribution": [_numbers(parts) for parts in batch["attribution"]],
+            "forecast": {name: _numbers(batch[name]) for name in FORECASTS + PRECONDITIONED if name in batch},
         }
+        for name in ("attribution", "preconditioned_attribution"):
+            if name in batch:
+                found[name] = [_numbers(parts) for parts in batch[name]]
+        if "transfer" in batch:
+            found["transfer"] = {name: _numbers(values) for name, values in batch["transfer"].items()}
         return found | ({"measured": _numbers(batch["measured"])} if "measured" in batch else {})
 
 

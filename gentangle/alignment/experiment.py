@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gentangle.alignment import training
+from gentangle import smollm2
+from gentangle.alignment import review_pairs, training
 from gentangle.alignment.callback import EntanglementCallback
 from gentangle.alignment.policy import (
+    PLAIN_TEMPLATE,
     collate,
     fresh_copy,
     load_policy,
@@ -22,7 +24,8 @@ from gentangle.alignment.policy import (
 )
 from gentangle.alignment.preference import OPINION_THRESHOLD, Pair, sentiment_pairs, split_opinions
 from gentangle.alignment.recipes import BaseRecipe, Measure, PreferenceRecipe
-from gentangle.alignment.tracking import TrackingCallback
+from gentangle.alignment.stages import part_grams, suffix_look
+from gentangle.alignment.tracking import TrackingCallback, look
 from gentangle.profiles import profile
 from gentangle.rated_texts import RatedText, corpus_hash, load
 from gentangle.runs import RunDirectory
@@ -58,7 +61,10 @@ def make_base(recipe: BaseRecipe, folder: Path) -> Rows:
 
 
 def preference_data(recipe: PreferenceRecipe, form: str) -> tuple[list[Pair], list[Pair], list[RatedText]]:
-    """Training pairs, held-out pairs, and the held-out texts they were made of."""
+    """Training pairs, held-out pairs, and the held-out tweets they were made of (none in the forms of sentences)."""
+    if form in review_pairs.FORMS:  # what the policy writes itself is drawn later, once it is fine-tuned on these
+        pairs = review_pairs.human_pairs()
+        return pairs[recipe.held_out :], pairs[: recipe.held_out], []
     train, held_out, neutral = split_opinions(load("tweets"), recipe.held_out)
     middle = len(neutral) * len(held_out) // (len(train) + len(held_out))  # no continuation serves both groups
     pairs = sentiment_pairs(train, form, neutral[middle:], seed=0)
@@ -78,39 +84,49 @@ def run_preference(
 
     Args:
         recipe: settings; ``recipe.measure`` says what is measured and when.
-        form: a key of :data:`gentangle.alignment.preference.FORMS`.
-        seed: of the order of the data in both stages.
-        run: keeps checkpoints and metrics, so that a killed run goes on where it was.
+        form: a key of :data:`gentangle.alignment.preference.FORMS` or one of
+            :data:`gentangle.alignment.review_pairs.FORMS`.
+        seed: of the order of the data in both stages, and of what the policy writes.
+        run: keeps checkpoints and metrics, so that a killed run goes on where it was. The fine-tuned policy stands
+            beside it, and serves every run of the recipe that begins with it.
         stop_after: only the first so many preference steps of the same schedule.
         device: ``cpu`` or ``cuda``.
 
     Returns:
-        Rows of the kinds ``accuracy``, ``log`` (TRL's own metrics), ``track`` and ``forecast``.
+        Rows of the kinds ``accuracy``, ``stage`` (see :mod:`gentangle.alignment.stages`), ``log`` (TRL's own metrics),
+        ``track`` and ``forecast``.
     """
     torch.set_num_threads(profile().threads)  # the same thread count, the same numbers
     train, held_out, texts = preference_data(recipe, form)
-    rows: Rows = run.rows() if run else []
+    model, tokenizer, rows = _fine_tuned(recipe, form, train, held_out, texts, seed, run, device)
+    if form == "sampled":
+        wanted = min(len(train), recipe.preference.steps * recipe.preference.batch_size)
+        train = review_pairs.sampled_pairs(model, tokenizer, train[:wanted], seed)
+        held_out = review_pairs.sampled_pairs(model, tokenizer, held_out, seed)
+        _at_stage(rows.append, "sampled", recipe, model, tokenizer, train, held_out)
+    folder = run.path / "preference" if run else None
+    if run and folder:
+        reached = training.last_step(folder)
+        rows += [row for row in run.rows() if row["kind"] not in ("accuracy", "stage") and row["step"] <= reached]
+        run.put(rows)
 
     def seen(row: dict[str, Any]) -> None:
         rows.append(row)
         if run:
             run.add(row)
 
-    model, tokenizer = _fine_tuned(recipe, train, held_out, texts, seed, run, device, seen)
-    reference = fresh_copy(model).eval().requires_grad_(False)
-    folder = run.path / "preference" if run else None
-    if run and folder:
-        reached = training.last_step(folder)
-        run.keep(lambda row: row["kind"] == "accuracy" or row["step"] <= reached)
-        rows[:] = run.rows()
     m = recipe.measure
     groups = {"train": train[: m.tracked_pairs], "held_out": held_out[: m.tracked_pairs]}
-    callbacks = [
-        EntanglementCallback(every_n_steps=m.forecast_every, forecast_every=1, seen=seen),
+    callbacks: list[Any] = [
         TrackingCallback(tokenizer, groups, m.gram_pairs, m.track_every, seen),
         training.LogCallback(seen),
     ]
-    training.preference(
+    if recipe.remedy != "token-masks":  # its margin is no function of the two log-probabilities
+        watched = collate(tokenizer, held_out[: m.gram_pairs])
+        callbacks.insert(
+            0, EntanglementCallback(every_n_steps=m.forecast_every, forecast_every=1, seen=seen, held_out=watched)
+        )
+    trained = training.preference(
         model,
         tokenizer,
         train,
@@ -119,11 +135,16 @@ def run_preference(
         folder=folder,
         callbacks=callbacks,
         stop_after=stop_after,
-        reference=reference,
+        reference=None if recipe.lora else fresh_copy(model).eval().requires_grad_(False),
         objective_name=recipe.objective,
+        remedy=recipe.remedy,
+        lora=recipe.lora,
     )
-    if run:
-        _save(model, tokenizer, run.path / "model")
+    if stop_after is None:
+        _at_stage(seen, "preference", recipe, trained, tokenizer, train, held_out)
+    if run and folder:
+        _save(trained, tokenizer, run.path / "model")
+        shutil.rmtree(folder)
     return rows
 
 
@@ -153,39 +174,74 @@ def majority(texts: Sequence[RatedText]) -> float:
 
 
 def run_config(recipe: PreferenceRecipe, form: str, seed: int) -> dict[str, Any]:
-    """All that decides a run's numbers, as its directory keeps it."""
-    settings = {
-        key: value for key, value in asdict(recipe).items() if key not in ("forms", "seeds", "objectives", "tried")
-    }
-    return settings | {"form": form, "seed": seed, "data_sha256": corpus_hash(["tweets"])}
+    """All that decides a run's numbers, as its directory keeps it; what the recipe leaves empty is not in it."""
+    compared = ("forms", "seeds", "objectives", "changes", "tried")
+    settings = {key: value for key, value in asdict(recipe).items() if key not in compared and value not in ("", {})}
+    return settings | {"form": form, "seed": seed, "data_sha256": corpus_hash(_domains(form))}
+
+
+def _domains(form: str) -> list[str]:
+    return list(review_pairs.SOURCES) if form in review_pairs.FORMS else ["tweets"]
 
 
 def _fine_tuned(
     recipe: PreferenceRecipe,
+    form: str,
     train: Sequence[Pair],
     held_out: Sequence[Pair],
     texts: Sequence[RatedText],
     seed: int,
     run: RunDirectory | None,
     device: str,
-    seen: Any,
-) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]":
-    done = run.path / "supervised" / "model" if run else None
-    if done and done.exists():
-        model, tokenizer = load_policy(done)
-        return model.to(device), tokenizer
-    if run:
-        run.keep(lambda row: False)
-    model, tokenizer = load_policy(recipe.base)
+) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizerFast, Rows]":
+    """The policy after fine-tuning and the rows measured on the way; made once for all runs that begin with it."""
+    kept = run and _fine_tuned_beside(run, recipe, form, seed)
+    if kept and (kept.path / "model").exists():
+        model, tokenizer = load_policy(kept.path / "model")
+        return model.to(device), tokenizer, kept.rows()
+    model, tokenizer = load_policy(None if recipe.base == smollm2.NAME else recipe.base)
+    tokenizer.chat_template = PLAIN_TEMPLATE  # the question is a text to go on with, whatever the model was taught
     model = model.to(device)
-    seen({"kind": "accuracy", "stage": "base", "held_out": accuracy(model, tokenizer, held_out)})
-    folder = run.path / "supervised" if run else None
-    training.supervised(model, tokenizer, train, recipe.supervised, seed=seed, folder=folder)
-    figures = {"held_out": accuracy(model, tokenizer, held_out), "majority": majority(texts)}
-    seen({"kind": "accuracy", "stage": "supervised"} | figures)
-    if done:
-        _save(model, tokenizer, done)
-    return fresh_copy(model), tokenizer
+    rows: Rows = []
+    measured = (recipe, model, tokenizer, train, held_out)
+    _at_stage(rows.append, "base", *measured)
+    training.supervised(
+        model, tokenizer, train, recipe.supervised, seed=seed, folder=kept.path / "supervised" if kept else None
+    )
+    _at_stage(rows.append, "supervised", *measured)
+    if texts:
+        next(row for row in reversed(rows) if row["kind"] == "accuracy")["majority"] = majority(texts)
+    if kept:
+        kept.put(rows)
+        _save(model, tokenizer, kept.path / "model")
+        shutil.rmtree(kept.path / "supervised")
+    return fresh_copy(model), tokenizer, rows
+
+
+def _fine_tuned_beside(run: RunDirectory, recipe: PreferenceRecipe, form: str, seed: int) -> RunDirectory:
+    form = "human" if form == "sampled" else form
+    config = run_config(recipe, form, seed)
+    decides = ("base", "held_out", "supervised", "measure", "form", "seed", "data_sha256")
+    return RunDirectory(run.path.parent / f"supervised-{form}-seed{seed}", {name: config[name] for name in decides})
+
+
+def _at_stage(
+    seen: Any,
+    stage: str,
+    recipe: PreferenceRecipe,
+    model: Any,
+    tokenizer: "PreTrainedTokenizerFast",
+    train: Sequence[Pair],
+    held_out: Sequence[Pair],
+) -> None:
+    """Rows ``accuracy`` and, for both groups of tracked pairs, ``stage``: a look, the suffix's figures, the parts."""
+    m, model = recipe.measure, model.eval()
+    seen({"kind": "accuracy", "stage": stage, "held_out": accuracy(model, tokenizer, held_out)})
+    for group, pairs in (("train", train), ("held_out", held_out)):
+        batch = collate(tokenizer, list(pairs)[: m.tracked_pairs])
+        some = collate(tokenizer, list(pairs)[: m.gram_pairs])
+        found = look(model, batch, m.gram_pairs) | suffix_look(model, batch) | {"parts": part_grams(model, some)}
+        seen({"kind": "stage", "stage": stage, "group": group} | found)
 
 
 def _save(model: "GPT2LMHeadModel", tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:

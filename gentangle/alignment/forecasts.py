@@ -9,6 +9,10 @@ from before it and the displacement that the optimizer then made, and tests the 
     the whole batch by SGD, a row of the batch's Gram matrix;
 ``step``
     the optimizer's own step, <g_i, theta_after - theta_before>: momentum, preconditioner and clipping included.
+
+Two more lie between SGD and Adam: ``preconditioned_pair`` and ``preconditioned_batch`` are the first two with every
+gradient multiplied by Adam's own diagonal, without its momentum (see
+:func:`gentangle.gradients.preconditioner.adam_preconditioner`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +25,7 @@ from gentangle.alignment.conditions import case
 from gentangle.errors import InputError, nearest
 
 FORECASTS = ("pair", "batch", "step")
+PRECONDITIONED = ("preconditioned_pair", "preconditioned_batch")
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,16 @@ def agreement(
 
     Args:
         rows: of :class:`gentangle.alignment.callback.EntanglementCallback`, those that hold ``measured``.
-        forecast: one of ``FORECASTS``.
+        forecast: one of ``FORECASTS`` or ``PRECONDITIONED``.
         noise_floor: only changes of at least so many nats count; below it float32 decides the sign.
         side: ``"chosen"`` or ``"rejected"``; both where it is left out.
 
     Raises:
         InputError: an unknown forecast or side, or no change that counts.
     """
-    if forecast not in FORECASTS:
-        raise InputError(f"Unknown forecast {forecast!r}. {nearest(forecast, FORECASTS)}")
+    known = FORECASTS + PRECONDITIONED
+    if forecast not in known:
+        raise InputError(f"Unknown forecast {forecast!r}. {nearest(forecast, known)}")
     predicted = _of_side([row["forecast"][forecast] for row in rows], side)
     measured = _of_side([row["measured"] for row in rows], side)
     counted = (np.abs(measured) >= noise_floor) & np.isfinite(predicted)

@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from gentangle.alignment.experiment import make_base, run_config, run_preference
-from gentangle.alignment.recipes import BaseRecipe, PreferenceRecipe
+from gentangle.alignment.recipes import BaseRecipe, HubRecipe, PreferenceRecipe, Recipe
 from gentangle.cache import cache_dir
 from gentangle.errors import InputError
 from gentangle.profiles import profile
@@ -19,7 +19,7 @@ from gentangle.runs import RunDirectory, write_record
 
 
 def make_runs(
-    recipe: BaseRecipe | PreferenceRecipe,
+    recipe: Recipe,
     *,
     only_form: str | None = None,
     only_seed: int | None = None,
@@ -29,7 +29,7 @@ def make_runs(
     """Every run of a recipe, each in a directory of the cache; runs that are whole are not made again.
 
     Args:
-        recipe: a base policy (saved where ``recipes/tweets.yaml`` looks for it) or preference runs.
+        recipe: a base policy (saved where ``recipes/tweets.yaml`` looks for it), preference runs, or a hub run.
         only_form, only_seed: of a preference recipe, only these; a form, or an objective where it compares those.
         results: folder for the reduced records.
         overwrite: begin anew where a run is there already.
@@ -40,8 +40,10 @@ def make_runs(
     Raises:
         InputError: a form or seed that the recipe does not have; a directory of another recipe.
     """
-    torch.set_num_threads(profile().threads)
     root = cache_dir() / "runs" / recipe.name
+    if isinstance(recipe, HubRecipe):
+        return [_make_hub_run(recipe, root, only_form, only_seed, results, overwrite)]
+    torch.set_num_threads(profile().threads)
     if isinstance(recipe, BaseRecipe):
         run = RunDirectory(root, asdict(recipe), overwrite=overwrite)
         run.write_provenance(provenance(seed=recipe.seed, data=corpus_hash()))
@@ -55,8 +57,19 @@ def make_runs(
     ]
 
 
+def _make_hub_run(
+    recipe: HubRecipe, root: Path, form: str | None, seed: int | None, results: Path | None, overwrite: bool
+) -> Path:
+    from gentangle.alignment.hub_run import run_hub
+
+    for name, value in (("form", form), ("seed", seed), ("results", results)):
+        if value is not None:
+            raise InputError(f"--{name} is given, but {recipe.name} is one run, with its rows in {root}: leave it out.")
+    return run_hub(recipe, root, overwrite=overwrite)
+
+
 def _wanted(recipe: PreferenceRecipe, variant: str | None, seed: int | None) -> list[tuple[str, int]]:
-    kind = "objective" if recipe.objectives else "form"
+    kind = "change" if recipe.changes else "objective" if recipe.objectives else "form"
     for name, value, known in ((kind, variant, recipe.variants()), ("seed", seed, recipe.seeds)):
         if value is not None and value not in known:
             raise InputError(f"The recipe {recipe.name} has no {name} {value!r}, it has {', '.join(map(str, known))}.")
@@ -68,7 +81,7 @@ def _make_run(
 ) -> Path:
     device, (recipe, form) = profile().device, whole.variants()[variant]
     run = RunDirectory(root / f"{variant}-seed{seed}", run_config(recipe, form, seed), overwrite=overwrite)
-    run.write_provenance(provenance(seed=seed, data=corpus_hash(["tweets"]), device=device))
+    run.write_provenance(provenance(seed=seed, data=run.config["data_sha256"], device=device))
     if not (run.path / "model").exists():
         run_preference(recipe, form, seed, run=run, device=device)
     print(f"run whole in {run.path}")
@@ -99,14 +112,14 @@ def load_record(results: Path, name: str, variant: str, seed: int) -> dict[str, 
     return dict(json.loads(path.read_text()))
 
 
-def load_records(results: Path, recipe: BaseRecipe | PreferenceRecipe) -> dict[str, list[dict[str, Any]]]:
+def load_records(results: Path, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
     """The reduced records of every seed of a preference recipe, by form, or by objective where it compares those.
 
     Raises:
         InputError: the recipe makes no records, or one is missing.
     """
     if not isinstance(recipe, PreferenceRecipe):
-        raise InputError(f"The recipe {recipe.name} makes a base policy, which has no records.")
+        raise InputError(f"The recipe {recipe.name} makes no records: only kind preference does.")
     return {v: [load_record(results, recipe.name, v, seed) for seed in recipe.seeds] for v in recipe.variants()}
 
 

@@ -54,8 +54,10 @@ def preference(
     stop_after: int | None = None,
     reference: "GPT2LMHeadModel | None" = None,
     objective_name: str = "dpo",
-) -> None:
-    """Train ``model`` in place on preference pairs by TRL's DPOTrainer.
+    remedy: str = "",
+    lora: dict[str, Any] | None = None,
+) -> Any:
+    """Train ``model`` in place on preference pairs by TRL's DPOTrainer, and return what was trained.
 
     Args:
         stage: ``extra`` may hold the objective's hyperparameters (``beta``, ...) and any setting of DPOConfig.
@@ -68,12 +70,20 @@ def preference(
         reference: the frozen reference; without it ``model`` as it is given. (Left to itself TRL 1.16
             loads the reference anew from the folder or name that ``model`` was loaded from: after
             fine-tuning in memory that is the policy *before* fine-tuning.)
+        remedy: a trainer of :mod:`gentangle.alignment.remedy_trainers` in place of the objective's.
+        lora: settings of PEFT's LoraConfig. An adapter is put into ``model`` and it alone is trained and returned; the
+            reference is the model without it.
     """
     from trl import DPOConfig
 
     from gentangle.alignment.objective_trainer import trainer_and_settings
 
-    trainer, settings = trainer_and_settings(objective(objective_name), stage.extra)
+    if remedy:
+        from gentangle.alignment.remedy_trainers import remedy_trainer
+
+        trainer, settings = remedy_trainer(remedy, stage.extra)
+    else:
+        trainer, settings = trainer_and_settings(objective(objective_name), stage.extra)
     stage = replace(stage, extra=settings)
     rows = [
         {
@@ -83,8 +93,13 @@ def preference(
         }
         for p in pairs
     ]
-    frozen = reference if reference is not None else fresh_copy(model).requires_grad_(False)
-    _run(trainer, DPOConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after, ref_model=frozen)
+    if lora:
+        from peft import LoraConfig
+
+        more = {"peft_config": LoraConfig(task_type="CAUSAL_LM", **lora)}
+    else:
+        more = {"ref_model": reference if reference is not None else fresh_copy(model).requires_grad_(False)}
+    return _run(trainer, DPOConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after, **more)
 
 
 def _supervised(
@@ -112,20 +127,21 @@ def _run(
     config_class: Any,
     model: Any,
     tokenizer: Any,
-    rows: list[dict[str, Any]],
+    rows: Any,
     stage: Stage,
     seed: int,
     folder: Path | None,
     callbacks: "Sequence[TrainerCallback]",
     stop_after: int | None,
     **more: Any,
-) -> None:
+) -> Any:
+    """Train by the class of TRL; ``stage.extra`` has the last word on a setting. Returns the trainer's model."""
     with quiet(), tempfile.TemporaryDirectory() as temporary:
         from datasets import Dataset
         from transformers import PrinterCallback
 
         resume = _last_complete(folder) if folder else None
-        config = config_class(
+        settings = dict(
             output_dir=str(folder or temporary),
             max_steps=stage.steps,
             per_device_train_batch_size=stage.batch_size,
@@ -143,18 +159,18 @@ def _run(
             report_to=[],
             disable_tqdm=not os.isatty(2),
             use_cpu=model.device.type == "cpu",
-            **_known(config_class, stage.extra),
         )
         trainer = trainer_class(
             model=model,
-            args=config,
-            train_dataset=Dataset.from_list(rows),
+            args=config_class(**settings | _known(config_class, stage.extra)),
+            train_dataset=Dataset.from_list(rows) if isinstance(rows, list) else rows,
             processing_class=tokenizer,
             callbacks=[*callbacks, *_own_callbacks(stop_after)],
             **more,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        return trainer.model
 
 
 def _known(config_class: Any, extra: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +189,7 @@ def _known(config_class: Any, extra: dict[str, Any]) -> dict[str, Any]:
 class LogCallback(TrainerCallback):
     """Hands TRL's own metrics (``rewards/chosen``, ``logps/chosen``, ...) on, a row a step."""
 
-    NAMES = ("loss", "grad_norm", "learning_rate", "rewards/", "logps/")
+    NAMES = ("loss", "grad_norm", "learning_rate", "rewards/", "logps/", "masks/")
 
     def __init__(self, seen: Any) -> None:
         self.seen = seen
@@ -186,11 +202,15 @@ class LogCallback(TrainerCallback):
 
 
 def _own_callbacks(stop_after: int | None) -> list[TrainerCallback]:
+    from accelerate import PartialState
+
     class MarkComplete(TrainerCallback):
         """Marks a checkpoint after its last file is written: one killed half-way has no mark."""
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            PartialState().wait_for_everyone()  # each process writes its own part
+            if state.is_world_process_zero:
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     class StopAfter(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -135,6 +135,23 @@ class Capture:
         parameters = trainable_parameters(self.model)
         return {name: part.reshape(parameters[name].shape).to(parameters[name].dtype) for name, part in found.items()}
 
+    def gram_under(self, diagonal: Mapping[str, torch.Tensor]) -> np.ndarray:
+        r"""The scaled matrix in another inner product, :math:`c_i c_j\, g_i^\top D\, g_j`, shape (n, n) in float64.
+
+        Each row's gradient is formed in turn.
+
+        Args:
+            diagonal: D by parameter, each of the parameter's shape, positive.
+
+        Raises:
+            EngineRefusal: the capture was not made with ``keep=True``.
+        """
+        rows = []
+        for unit in np.eye(self._scalars()):
+            gradient = self.combination(unit)
+            rows.append(self.changes({name: d * gradient[name] for name, d in diagonal.items()}))
+        return np.array(rows)
+
     def _require_factors(self) -> None:
         if not self.keep:
             raise EngineRefusal("The factors of the gradients were not kept (keep=True)")
