@@ -1,0 +1,51 @@
+"""Adam's own diagonal: with it the plain gradient is the step that Adam takes before it has a memory."""
+
+import numpy as np
+import pytest
+import torch
+
+from gentangle.gradients.capture import Capture
+from gentangle.gradients.oracle import jacobian, trainable_parameters
+from gentangle.gradients.preconditioner import adam_preconditioner
+from gentangle.gradients.step import parameter_step, snapshot
+
+
+def small():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1)).double()
+    return model, torch.randn(4, 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_without_momentum_the_step_is_the_diagonal_times_the_gradient(kind, tolerance):
+    model, x = small()
+    optimizer = kind(model.parameters(), lr=1e-3, betas=(0.0, 0.9), weight_decay=0.0)
+    for _ in range(3):  # a second moment with a history
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        before = snapshot(model)
+        optimizer.step()
+    step = parameter_step(before, snapshot(model))
+    diagonal = adam_preconditioner(optimizer, model)
+    for name, p in trainable_parameters(model).items():
+        torch.testing.assert_close(step[name], -1e-3 * diagonal[name] * p.grad, rtol=1e-8, atol=tolerance.identity)
+
+
+def test_another_optimizer_has_none():
+    model, x = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(x).sum().backward()
+    optimizer.step()
+    assert adam_preconditioner(optimizer, model) is None
+
+
+def test_the_matrix_under_a_diagonal_is_that_of_scaled_gradients(tolerance):
+    model, x = small()
+    torch.manual_seed(1)
+    diagonal = {name: torch.rand_like(p) + 0.1 for name, p in trainable_parameters(model).items()}
+    with Capture(model, keep=True) as seen:
+        model(x).sum().backward()
+    rows = jacobian(model, lambda m: m(x)[:, 0])
+    scaled = torch.cat([rows[n].flatten(1) * d.flatten().sqrt() for n, d in diagonal.items()], 1)
+    expected = (scaled @ scaled.T).numpy()
+    np.testing.assert_allclose(seen.gram_under(diagonal), expected, rtol=0, atol=tolerance.identity * expected.max())
