@@ -24,7 +24,7 @@ from gentangle.alignment.policy import (
 )
 from gentangle.alignment.preference import OPINION_THRESHOLD, Pair, sentiment_pairs, split_opinions
 from gentangle.alignment.recipes import BaseRecipe, Measure, PreferenceRecipe
-from gentangle.alignment.stages import part_grams, suffix_look
+from gentangle.alignment.stages import part_grams, suffix_look, token_look
 from gentangle.alignment.tracking import TrackingCallback, look
 from gentangle.profiles import profile
 from gentangle.rated_texts import RatedText, corpus_hash, load
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 Rows = list[dict[str, Any]]
+
+#: Pairs of each group whose token heatmap is taken between the stages.
+HEATMAPS = 4
 
 
 def make_base(recipe: BaseRecipe, folder: Path) -> Rows:
@@ -197,9 +200,11 @@ def _fine_tuned(
     """The policy after fine-tuning and the rows measured on the way; made once for all runs that begin with it."""
     kept = run and _fine_tuned_beside(run, recipe, form, seed)
     if kept and (kept.path / "model").exists():
-        model, tokenizer = load_policy(kept.path / "model")
+        with training.quiet():
+            model, tokenizer = load_policy(kept.path / "model")
         return model.to(device), tokenizer, kept.rows()
-    model, tokenizer = load_policy(None if recipe.base == smollm2.NAME else recipe.base)
+    with training.quiet():
+        model, tokenizer = load_policy(None if recipe.base == smollm2.NAME else recipe.base)
     tokenizer.chat_template = PLAIN_TEMPLATE  # the question is a text to go on with, whatever the model was taught
     model = model.to(device)
     rows: Rows = []
@@ -241,6 +246,7 @@ def _at_stage(
         batch = collate(tokenizer, list(pairs)[: m.tracked_pairs])
         some = collate(tokenizer, list(pairs)[: m.gram_pairs])
         found = look(model, batch, m.gram_pairs) | suffix_look(model, batch) | {"parts": part_grams(model, some)}
+        found |= token_look(model, tokenizer, list(pairs)[:HEATMAPS])
         seen({"kind": "stage", "stage": stage, "group": group} | found)
 
 

@@ -1,14 +1,16 @@
 """Between the stages of a run: pairs looked at as the suffix theorem sees them, and layer by layer."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from gentangle.alignment.policy import response_log_probs, to_device
+from gentangle.alignment.heatmap import token_heatmap
+from gentangle.alignment.policy import response_log_probs, to_device, tokenise
+from gentangle.alignment.preference import Pair
 from gentangle.alignment.suffix import Span, SuffixPair
 from gentangle.gradients.engine import engine_gram
 from gentangle.gradients.pairs import pair_blocks
@@ -61,6 +63,26 @@ def _of_pair(chosen: Span, rejected: Span) -> list[float | None]:
     own = (h * h).sum(1) * (r * r).sum(1) - (h * k).sum(1) * (r * s).sum(1)
     gram = pair.gram()
     return [float(x) for x in (miss_w, miss_l, rho.mean(), gram[0, 0] - gram[0, 1], gram[0, 0], own.sum())]
+
+
+def token_look(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> dict[str, list[Any]]:
+    r"""The block of each pair's token heatmap between chosen and rejected, as cosines, position by position.
+
+    Returns:
+        One entry a pair: ``contrast_cosine``, of the first tokens of both responses; ``shared_cosine``, of the tokens
+        that both have at one position, wherever they have; ``heatmap_sum``, the sum of the whole block's inner
+        products, which is :math:`\langle w,l\rangle`.
+    """
+    found: dict[str, list[Any]] = {"contrast_cosine": [], "shared_cosine": [], "heatmap_sum": []}
+    for pair in pairs:
+        ids = tokenise(tokenizer, pair)
+        heat = token_heatmap(model, tokenizer, ids)
+        own, other = ids["chosen_ids"], ids["rejected_ids"]
+        same = [t for t in range(1, min(len(own), len(other))) if own[t] == other[t]]
+        found["contrast_cosine"].append(float(heat.cosine[0, len(own)]))
+        found["shared_cosine"].append([float(heat.cosine[t, len(own) + t]) for t in same])
+        found["heatmap_sum"].append(float(heat.pair[0, 1]))
+    return found
 
 
 def part_grams(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> dict[str, list[list[float]]]:
