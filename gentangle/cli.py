@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DATA = ("rated-texts", "smollm2")
 RANKINGS = ("entanglement", "ches", "edit-distance")
 #: Recipes whose records decide claims.
-RECIPES = [Path("recipes/tweets.yaml"), Path("recipes/objectives.yaml")]
+RECIPES = [Path(f"recipes/{name}.yaml") for name in ("tweets", "objectives", "mitigations")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -264,7 +264,7 @@ def _claims(given: argparse.Namespace) -> None:
         found = [(theory_verdicts(), provenance(seed=0, data=None))]
         for recipe in map(load_recipe, given.recipe):
             records = load_records(given.update, recipe)
-            found.append((run_verdicts(records), next(iter(records.values()))[0]["provenance"]))
+            found.append((run_verdicts(recipe.name, records), next(iter(records.values()))[0]["provenance"]))
         for decided, made in found:
             for name, (status, measured) in decided.items():
                 record_measurement(name, measured=measured, status=status, provenance=made, path=given.ledger)

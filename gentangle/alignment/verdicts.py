@@ -1,6 +1,6 @@
-"""What the tweets experiment's records say about the claims, by rules written beforehand."""
+"""What the records of runs say about the claims, by rules written beforehand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ from gentangle.alignment.objectives import objective
 from gentangle.alignment.records import rows_of
 
 Record = Mapping[str, Any]
+#: Status of a claim, and the measured figure.
+Verdict = tuple[str, str]
 
 #: Tokens of either response in the form ``long-suffix``, by the committed policy's tokenizer.
 LONG_SUFFIX = 12.0
@@ -45,28 +47,86 @@ def median_cosine(look: Mapping[str, Any]) -> float:
     return float(np.median(np.array(look["inner_product"]) / norms))
 
 
-def run_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, tuple[str, str]]:
-    """Status and measured figure of each claim that a recipe's records decide, by the claim's id."""
-    return verdicts(records) if "one-token" in records else objectives_verdicts(records)
+def run_verdicts(name: str, records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
+    """Status and measured figure of each claim that the records of the recipe called ``name`` decide, by claim's id.
 
-
-def verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, tuple[str, str]]:
-    """Status and measured figure of each claim that the runs of several forms decide.
-
-    A claim holds where every seed shows it. It is then ``reproduced in part``, never more: these are
-    runs of one small model.
-
-    Args:
-        records: for each form its records, one a seed.
+    A claim holds where every seed shows it. It is then ``reproduced in part``, never more: each recipe is of one model.
     """
-    one = [held_out(record) for record in records["one-token"]]
-    long = [held_out(record) for record in records["long-suffix"]]
+    return _DECIDED_BY[name](records)
+
+
+def verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
+    """What the runs of the four forms decide, from their records, one a seed, by form."""
+    runs = {form: [held_out(record) for record in seeds] for form, seeds in records.items()}
+    one, short, long = (runs[form] for form in ("one-token", "short-suffix", "long-suffix"))
     one_holds = all(run.chosen > 0 > run.rejected and run.cosine < 0 for run in one)
     long_holds = all(run.chosen < 0 and run.rejected < 0 and run.cosine > run.first_cosine for run in long)
+    between = all(
+        a.chosen > b.chosen > c.chosen and a.cosine < b.cosine < c.cosine
+        for a, b, c in zip(one, short, long, strict=True)
+    )
     return {
         "one-token-run": (_status(one_holds), _measured(one)),
         "long-suffix-run": (_status(long_holds), _measured(long)),
+        "short-suffix-between": (_status(between), _measured(short)),
+        "suffix-order-run": suffix_order(records["long-suffix"]),
+        "token-heatmap": heatmap_signs(records),
     }
+
+
+def suffix_order(records: Sequence[Record]) -> Verdict:
+    r"""Whether the pairs whose suffix is more predictable after chosen are those whose chosen falls more.
+
+    Rank correlation, over held-out pairs, of :math:`\log(\epsilon'/\epsilon)` after fine-tuning with the change of
+    chosen over the run; the theorem has it negative. It holds where every seed's is at most -0.3.
+    """
+    ranks = []
+    for record in records:
+        start = stage(record, "supervised", "held_out")
+        order = np.log(start["miss_rejected"]) - np.log(start["miss_chosen"])
+        ranks.append(_rank_correlation(order, change_of_chosen(record)))
+    found = f"rank correlation of log(eps'/eps) with the change of held-out chosen: {_listed(ranks)}"
+    return _status(max(ranks) <= -0.3), f"{found} in {len(ranks)} seeds"
+
+
+def heatmap_signs(records: Mapping[str, Sequence[Record]]) -> Verdict:
+    """Whether contrast tokens have negative cosines and shared ones positive: both for nine in ten, fine-tuned."""
+    looks = [stage(r, "supervised", "held_out") for form in records for r in records[form]]
+    contrast = np.concatenate([look["contrast_cosine"] for look in looks])
+    shared = np.concatenate([values for look in looks for values in look["shared_cosine"]])
+    below, above = np.mean(contrast < 0), np.mean(shared > 0)
+    measured = (
+        f"contrast tokens negative for {below:.0%} of {len(contrast)} pairs, shared tokens positive for {above:.0%}"
+    )
+    return _status(bool(min(below, above) >= 0.9)), f"{measured} of {len(shared)}, four forms after fine-tuning"
+
+
+def mitigations_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
+    """What the two mitigations do to the held-out pairs of a run in which DPO's chosen falls.
+
+    Normalised gradients: chosen rises and rejected falls in every seed, as they promise. Token masks promise less: in
+    every seed chosen ends higher than DPO's, and rejected falls.
+    """
+    runs = {name: [held_out(record) for record in records[name]] for name in ("plain", "normalised", "token-masks")}
+    normalised = all(run.chosen > 0 > run.rejected for run in runs["normalised"])
+    pairs = zip(runs["token-masks"], runs["plain"], strict=True)
+    masked = all(run.chosen > plain.chosen and run.rejected < 0 for run, plain in pairs)
+    beside = f"; DPO beside it: {_measured(runs['plain'])}"
+    return {
+        "normalised-run": (_status(normalised), _measured(runs["normalised"]) + beside),
+        "token-masks-run": (_status(masked), _measured(runs["token-masks"]) + beside),
+    }
+
+
+def stage(record: Record, name: str, group: str) -> Mapping[str, Any]:
+    """A group's look after the stage ``name``: ``base``, ``supervised``, ``sampled`` or ``preference``."""
+    return next(row for row in rows_of(record["rows"], "stage", group) if row["stage"] == name)
+
+
+def change_of_chosen(record: Record, group: str = "held_out") -> np.ndarray:
+    """Change of log pi_w of each tracked pair over the run, in nats; shape (P,)."""
+    looks = rows_of(record["rows"], "track", group)
+    return np.array(looks[-1]["chosen"]) - np.array(looks[0]["chosen"])
 
 
 def start_ratios(records: Mapping[str, Sequence[Record]]) -> dict[str, float]:
@@ -85,7 +145,7 @@ def start_ratios(records: Mapping[str, Sequence[Record]]) -> dict[str, float]:
     return found
 
 
-def objectives_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, tuple[str, str]]:
+def objectives_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
     """Whether d_w/d_l at the start explains the order in which objectives treat chosen: rank correlation, by seed.
 
     ``reproduced in part`` where it is at least 0.5 in every seed. Left out is an objective whose slopes begin negative
@@ -98,13 +158,17 @@ def objectives_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, tu
         "objectives-differ": (
             _status(min(ranks) >= 0.5),
             f"rank correlation of d_w/d_l at the start with the change of held-out chosen, {len(ratios)} objectives: "
-            + ", ".join(f"{rank:+.2f}" for rank in ranks)
+            + _listed(ranks)
             + f" in {len(ranks)} seeds",
         )
     }
 
 
-def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:+.2f}" for number in numbers)
+
+
+def _rank_correlation(first: Any, second: Any) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)
@@ -121,3 +185,10 @@ def _measured(runs: Sequence[HeldOut]) -> str:
         f"{mean['share_falling']:.0%} of the pairs; median cosine {mean['first_cosine']:+.2f} at first, "
         f"{mean['cosine']:+.2f} at last; {len(runs)} seeds"
     )
+
+
+_DECIDED_BY: Mapping[str, Callable[[Mapping[str, Sequence[Record]]], dict[str, Verdict]]] = {
+    "tweets": verdicts,
+    "objectives": objectives_verdicts,
+    "mitigations": mitigations_verdicts,
+}

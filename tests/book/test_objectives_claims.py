@@ -5,15 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gentangle.alignment.experiment import preference_data, run_config
+from gentangle.alignment.experiment import preference_data
 from gentangle.alignment.forecasts import agreement
 from gentangle.alignment.policy import load_policy, tokenise
 from gentangle.alignment.recipes import load_recipe
 from gentangle.alignment.records import load_records, rows_of
 from gentangle.alignment.verdicts import LONG_SUFFIX, held_out, objectives_verdicts, start_ratios
-from gentangle.display.claims import load_claims
 from gentangle.profiles import profile
-from gentangle.runs import RECORD_LIMIT, rounded
 
 ROOT = Path(__file__).parents[2]
 RECIPE = load_recipe(ROOT / "recipes" / "objectives.yaml")
@@ -22,21 +20,6 @@ RECIPE = load_recipe(ROOT / "recipes" / "objectives.yaml")
 @pytest.fixture(scope="module")
 def records():
     return load_records(ROOT / "results", RECIPE)
-
-
-def test_records_are_of_the_committed_recipe_and_small(records):
-    for variant, seeds in records.items():
-        recipe, form = RECIPE.variants()[variant]
-        for seed, record in zip(RECIPE.seeds, seeds, strict=True):
-            assert record["config"] == rounded(run_config(recipe, form, seed))
-            assert rows_of(record["rows"], "log")[-1]["step"] == RECIPE.preference.steps
-    assert all(path.stat().st_size <= RECORD_LIMIT for path in (ROOT / "results" / "objectives").glob("*.json"))
-
-
-def test_status_follows_from_the_records(records):
-    ledger = {claim.id: claim for claim in load_claims(ROOT / "book" / "claims.yml")}
-    for name, (status, measured) in objectives_verdicts(records).items():
-        assert (ledger[name].status, ledger[name].measured) == (status, measured)
 
 
 def test_another_order_of_the_objectives_would_differ(records):
