@@ -22,10 +22,10 @@ BENCHMARKS = $(sort $(wildcard benchmarks/bench_*.py))
 say = { echo "make $@: $(1)" >&2; exit 1; }
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help book test check run experiments lab serve bench lock clean distclean fetch
+.PHONY: help book test check run experiments lab serve bench gpu-check lock clean distclean fetch
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 .venv/.installed: $(LOCK) pyproject.toml
 	@failed() { echo "make: pip could not install (see above). It needs a network and 3 GB of disk; the same command goes on." >&2; exit 1; }
@@ -83,6 +83,9 @@ serve:  ## show the built book at 127.0.0.1, port 8000 (PORT=)
 bench: fetch  ## run every measurement of benchmarks/
 	@test -n "$(BENCHMARKS)" || echo "make bench: there is no benchmarks/bench_*.py yet: nothing to measure."
 	for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python $$script; done
+
+gpu-check:  ## on a machine with a GPU: the engine and the forecasts, by numpy and torch alone (PYTHON=, no .venv)
+	@if test -x $(BIN)/python; then $(BIN)/python tests/gpu_check.py; else $(PYTHON) tests/gpu_check.py; fi
 
 lock:  ## resolve requirements/*.txt and environment.yml anew, in a clean environment (Python 3.11)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \

@@ -34,7 +34,7 @@ class BenchmarkDirective(SphinxDirective):
             given = json.loads(path.read_text("utf-8"))
             made, ratios = given["provenance"], given["ratios"]
             if isinstance(ratios, list):
-                head: tuple[str, ...] = ("Measured", "Ratio")
+                head: tuple[str, ...] = tuple(given.get("head", ("Measured", "Ratio")))
                 body = [(name, r if isinstance(r, str) else f"{r:.2f}") for name, r in ratios]
             else:
                 head = ("Measured", "Ratio", "Target", "Reached")

@@ -1,6 +1,5 @@
 """The tweets experiment: a base policy, fine-tuning on one form, preference training, and what is measured."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ from gentangle.alignment.policy import (
     fresh_copy,
     load_policy,
     response_log_probs,
+    save_policy,
     small_gpt2,
     to_device,
     train_tokenizer,
@@ -58,7 +58,7 @@ def make_base(recipe: BaseRecipe, folder: Path) -> Rows:
     work = folder.with_name(folder.name + ".work")
     training.language_model(model, tokenizer, lines, recipe.language, seed=recipe.seed, folder=work / "language")
     training.supervised(model, tokenizer, asked, recipe.supervised, seed=recipe.seed, folder=work / "supervised")
-    _save(model, tokenizer, folder)
+    save_policy(model, tokenizer, folder)
     shutil.rmtree(work)
     return []
 
@@ -146,7 +146,7 @@ def run_preference(
     if stop_after is None:
         _at_stage(seen, "preference", recipe, trained, tokenizer, train, held_out)
     if run and folder:
-        _save(trained, tokenizer, run.path / "model")
+        save_policy(trained, tokenizer, run.path / "model")
         shutil.rmtree(folder)
     return rows
 
@@ -218,7 +218,7 @@ def _fine_tuned(
         next(row for row in reversed(rows) if row["kind"] == "accuracy")["majority"] = majority(texts)
     if kept:
         kept.put(rows)
-        _save(model, tokenizer, kept.path / "model")
+        save_policy(model, tokenizer, kept.path / "model")
         shutil.rmtree(kept.path / "supervised")
     return fresh_copy(model), tokenizer, rows
 
@@ -248,13 +248,3 @@ def _at_stage(
         found = look(model, batch, m.gram_pairs) | suffix_look(model, batch) | {"parts": part_grams(model, some)}
         found |= token_look(model, tokenizer, list(pairs)[:HEATMAPS])
         seen({"kind": "stage", "stage": stage, "group": group} | found)
-
-
-def _save(model: "GPT2LMHeadModel", tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:
-    """Save beside, then rename: a folder that exists is whole."""
-    beside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
-    model.save_pretrained(beside)
-    tokenizer.save_pretrained(beside)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(beside, folder)

@@ -1,5 +1,7 @@
 """A small GPT-2 policy of Hugging Face's classes, and the log-probabilities of its responses."""
 
+import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,22 +51,23 @@ def small_gpt2(
     return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape, **no_dropout, **ends))
 
 
-def load_policy(name: str | Path | None = None) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]":
-    """Model (float32, safetensors only) and tokenizer from a folder, or by name where a network is.
+def load_policy(
+    name: str | Path | None = None, dtype: str = "float32"
+) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]":
+    """Model (safetensors only) and tokenizer from a folder, or by name where a network is.
 
     Without a name: SmolLM2-135M-Instruct, from the package that :mod:`gentangle.smollm2` fetched.
 
     Raises:
         InputError: neither a folder with a model nor a name that could be fetched.
     """
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     name = smollm2.fetched() if name is None else name
     if str(name).startswith((".", "/")) and not Path(name).is_dir():  # a folder is meant: ask no hub for it
         raise InputError(f"No model at {str(name)!r}: give a folder, or a hub name where a network is.")
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
@@ -76,6 +79,16 @@ def load_policy(name: str | Path | None = None) -> "tuple[GPT2LMHeadModel, PreTr
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
     return model, tokenizer
+
+
+def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save model (or adapter) and tokenizer beside, then rename: a folder that exists is whole."""
+    beside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(beside, ignore_errors=True)
+    model.save_pretrained(beside)
+    tokenizer.save_pretrained(beside)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(beside, folder)
 
 
 def load_adapter(model: Any, folder: str | Path) -> Any:

@@ -99,7 +99,7 @@ def preference(
         more = {"peft_config": LoraConfig(task_type="CAUSAL_LM", **lora)}
     else:
         more = {"ref_model": reference if reference is not None else fresh_copy(model).requires_grad_(False)}
-    return _run(trainer, DPOConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after, **more)
+    return run_stage(trainer, DPOConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after, **more)
 
 
 def _supervised(
@@ -115,14 +115,14 @@ def _supervised(
 ) -> None:
     from trl import SFTConfig, SFTTrainer
 
-    _run(SFTTrainer, SFTConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after)
+    run_stage(SFTTrainer, SFTConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after)
 
 
 def _message(role: str, content: str) -> list[dict[str, str]]:
     return [{"role": role, "content": content}]
 
 
-def _run(
+def run_stage(
     trainer_class: Any,
     config_class: Any,
     model: Any,

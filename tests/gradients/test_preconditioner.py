@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gentangle.alignment.conditions import REVERSED, case, first_order_changes
 from gentangle.gradients.capture import Capture
 from gentangle.gradients.oracle import jacobian, trainable_parameters
 from gentangle.gradients.preconditioner import adam_preconditioner
@@ -49,3 +50,14 @@ def test_the_matrix_under_a_diagonal_is_that_of_scaled_gradients(tolerance):
     scaled = torch.cat([rows[n].flatten(1) * d.flatten().sqrt() for n, d in diagonal.items()], 1)
     expected = (scaled @ scaled.T).numpy()
     np.testing.assert_allclose(seen.gram_under(diagonal), expected, rtol=0, atol=tolerance.identity * expected.max())
+
+
+def test_under_any_fixed_diagonal_the_fourth_case_never_happens():
+    """Cauchy-Schwarz holds in every inner product; with momentum, or in a batch, nothing forbids it."""
+    rng = np.random.default_rng(0)
+    gradients, diagonal = rng.normal(size=(5000, 2, 3)), rng.lognormal(sigma=2, size=(5000, 1, 3))
+    under = (gradients * diagonal) @ np.swapaxes(gradients, 1, 2)
+    changes = first_order_changes(under, *rng.lognormal(size=(2, 5000)))
+    assert REVERSED not in case(changes)
+    plain = case(first_order_changes(gradients @ np.swapaxes(gradients, 1, 2)))
+    assert np.mean(plain != case(first_order_changes(under))) > 0.05  # yet D turns many a case
