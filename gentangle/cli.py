@@ -119,12 +119,18 @@ def _fetch(given: argparse.Namespace) -> None:
 
 
 def _train(given: argparse.Namespace) -> None:
-    from gentangle.alignment.recipes import load_recipe
+    from gentangle.alignment.recipes import PreferenceRecipe, load_recipe
 
     recipe = load_recipe(given.recipe)
     from gentangle.alignment.records import make_runs
 
-    make_runs(recipe, only_form=given.form, only_seed=given.seed, results=given.results, overwrite=given.overwrite)
+    for folder in make_runs(
+        recipe, only_form=given.form, only_seed=given.seed, results=given.results, overwrite=given.overwrite
+    ):
+        if isinstance(recipe, PreferenceRecipe):
+            from gentangle.display.training_plots import draw_run
+
+            draw_run(folder)
 
 
 def _policy(given: argparse.Namespace) -> tuple[Any, Any]:

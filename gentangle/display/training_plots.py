@@ -1,13 +1,18 @@
 """The two pictures of a preference run: forecasts against what happened, and the paper's figure over training."""
 
+import io
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gentangle.alignment.records import rows_of
 from gentangle.alignment.verdicts import Record, median_cosine
-from gentangle.display.figure import CHOSEN, REJECTED
+from gentangle.atomic import write_atomic
+from gentangle.display.figure import CHOSEN, REJECTED, STYLE
+from gentangle.runs import RunDirectory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +57,7 @@ def draw_paths(figure: "Figure", records: Mapping[str, Sequence[Record]]) -> Non
 
     The bands are the range over seeds; the upper panels have axes of their own.
     """
-    axes = figure.subplots(2, len(records), sharex=True)
+    axes = figure.subplots(2, len(records), sharex=True, squeeze=False)
     for column, (form, seeds) in enumerate(records.items()):
         looks = [rows_of(record["rows"], "track", "held_out") for record in seeds]
         steps = [look["step"] for look in looks[0]]
@@ -68,6 +73,20 @@ def draw_paths(figure: "Figure", records: Mapping[str, Sequence[Record]]) -> Non
     axes[0, 0].set_ylabel("change (nats)")
     axes[1, 0].set_ylabel("median cosine")
     axes[0, 0].legend()
+
+
+def draw_run(folder: Path) -> Path:
+    """Draw the metrics of a preference run into its directory, as ``figures/paths.png``; returns the picture's path."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    rows = RunDirectory(folder, json.loads((folder / "config.json").read_text())).rows()
+    buffer = io.BytesIO()
+    with style.context(STYLE):
+        figure = Figure(figsize=(4.2, 4.6), layout="constrained")
+        draw_paths(figure, {folder.name: [{"rows": rows}]})
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return write_atomic(folder / "figures" / "paths.png", buffer.getvalue())
 
 
 def _band(axes: Any, steps: Sequence[int], paths: np.ndarray, colour: str, label: str) -> None:

@@ -85,6 +85,9 @@ def test_a_run_keeps_config_provenance_and_metrics(whole, toy):
     assert [row["step"] for row in rows_of(rows, "forecast")] == [1, 4, 7, 10, 13]
     assert [row["step"] for row in rows_of(rows, "track", "held_out")] == [0, 4, 8, 12, STEPS]
     assert {"rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected"} <= set(rows_of(rows, "log")[0])
+    looks = [(row["stage"], row["group"]) for row in rows_of(rows, "stage")]
+    assert looks == [(s, g) for s in ("base", "supervised", "preference") for g in ("train", "held_out")]
+    assert (whole / "figures" / "paths.png").read_bytes().startswith(b"\x89PNG")
     record = load_record(toy / "results", "toy", "short-suffix", 3)
     assert len(record["rows"]) == len(rows)
 
