@@ -42,7 +42,9 @@ class EntanglementCallback(TrainerCallback):
     The trainer is unchanged: hooks watch its forward and backward pass, and slopes are read where the loss reaches
     the log-probabilities, so no formula of the loss is needed. With gradient accumulation each micro-batch is a batch
     of its own. In a run of several processes each reads its own rows. A CPOTrainer's term of likelihood is in the
-    slopes of the chosen responses; of its batch loss a pair's own share is what its tokens have in it.
+    slopes of the chosen responses; of its batch loss a pair's own share is what its tokens have in it. Under a trainer
+    of :mod:`gentangle.alignment.remedy_trainers` all but ``step`` and ``measured`` speak of the loss's own gradient,
+    and ``optimizer`` has the remedy in it.
 
     Metrics, each under ``entanglement/`` and averaged by the trainer as its own are (medians over the pairs of a batch,
     nats where they are changes):
@@ -223,7 +225,7 @@ class EntanglementCallback(TrainerCallback):
         batch = {"scaled": scaled, "slopes": self._head.slopes.double().cpu().numpy()}
         sharded = any(hasattr(p, "full_tensor") for p in self._capture.model.parameters())
         # A pass of one process alone would wait for the others where the model is sharded.
-        if (np.abs(batch["slopes"]) < NO_SLOPE).any() and self._head is self._fused and not sharded:
+        if not (np.abs(batch["slopes"]) >= NO_SLOPE).all() and self._head is self._fused and not sharded:
             batch["unit"] = self._from_unit_cotangents()
         self._batches.append(batch)
 

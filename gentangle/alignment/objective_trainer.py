@@ -69,14 +69,9 @@ class ObjectiveTrainer(DPOTrainer):
             )
 
     def _compute_loss(self, model: Any, inputs: Mapping[str, torch.Tensor], return_outputs: bool = False) -> Any:
-        mask = inputs["completion_mask"]
-        labels = inputs["input_ids"].masked_fill(mask == 0, -100)
-        given = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "labels": labels}
-        log_probs = model(**given, use_cache=False, fused_lm_head=True).log_probs.sum(1)
-        with torch.no_grad():
-            reference = self.ref_model(**given, use_cache=False, fused_lm_head=True).log_probs.sum(1)
+        log_probs, reference = (tokens.sum(1) for tokens in self._token_log_probs(model, inputs))
         (chosen, rejected), (ref_chosen, ref_rejected) = log_probs.chunk(2), reference.chunk(2)
-        len_chosen, len_rejected = mask[:, 1:].sum(1).to(log_probs.dtype).chunk(2)
+        len_chosen, len_rejected = inputs["completion_mask"][:, 1:].sum(1).to(log_probs.dtype).chunk(2)
         losses = self.objective(
             chosen,
             rejected,
@@ -88,6 +83,14 @@ class ObjectiveTrainer(DPOTrainer):
         )
         self._log_pair(chosen, rejected, ref_chosen, ref_rejected)
         return losses.mean()
+
+    def _token_log_probs(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the next token under the policy and under the reference, (2P, T - 1); 0 where it is no response's."""
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+        given = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "labels": labels}
+        log_probs = model(**given, use_cache=False, fused_lm_head=True).log_probs
+        with torch.no_grad():
+            return log_probs, self.ref_model(**given, use_cache=False, fused_lm_head=True).log_probs
 
     def _log_pair(self, chosen: Any, rejected: Any, ref_chosen: Any, ref_rejected: Any) -> None:
         """DPOTrainer's own metrics of the pair, under its names."""

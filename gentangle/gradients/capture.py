@@ -171,6 +171,7 @@ class Capture:
         if len(output) == 1 and self._batch_rows(inputs) > 1:
             # One row for all (position embeddings): each row gets a copy of its own, and so a gradient of its own.
             result = output = output.expand(self._batch_rows(inputs), *output.shape[1:])
+        if output.ndim and len(output) == self._batch_rows(inputs):  # an outer Capture may have given copies
             args = tuple(_expanded(a, len(output)) for a in args)
             kwargs = {k: _expanded(a, len(output)) for k, a in kwargs.items()}
         if output.ndim == 0 or len(output) % self._batch_rows(inputs):  # more rows: positions of a row, flattened
