@@ -97,7 +97,7 @@ def run_preference(
 
     Returns:
         Rows of the kinds ``accuracy``, ``stage`` (see :mod:`gentangle.alignment.stages`), ``log`` (TRL's own metrics),
-        ``track`` and ``forecast``.
+        ``track``, ``forecast`` and, of a trainer with token masks, ``masks``.
     """
     torch.set_num_threads(profile().threads)  # the same thread count, the same numbers
     train, held_out, texts = preference_data(recipe, form)
@@ -129,7 +129,7 @@ def run_preference(
         callbacks.insert(
             0, EntanglementCallback(every_n_steps=m.forecast_every, forecast_every=1, seen=seen, held_out=watched)
         )
-    trained = training.preference(
+    trainer = training.preference(
         model,
         tokenizer,
         train,
@@ -144,9 +144,12 @@ def run_preference(
         lora=recipe.lora,
     )
     if stop_after is None:
-        _at_stage(seen, "preference", recipe, trained, tokenizer, train, held_out)
+        if hasattr(trainer, "token_masks"):
+            masks = {tokenizer.decode([v]): mu for v, mu in trainer.token_masks().items()}
+            seen({"kind": "masks", "step": recipe.preference.steps, "masks": masks})
+        _at_stage(seen, "preference", recipe, trainer.model, tokenizer, train, held_out)
     if run and folder:
-        save_policy(trained, tokenizer, run.path / "model")
+        save_policy(trainer.model, tokenizer, run.path / "model")
         shutil.rmtree(folder)
     return rows
 

@@ -222,7 +222,7 @@ class _Stages:
             more["peft_config"] = adapter(model, recipe.lora)
         stage = replace(stage, extra={"bf16": recipe.dtype == "bfloat16"} | stage.extra)
         given = (model, tokenizer, rows, stage, recipe.seed, folder, callbacks, stop_after)
-        return training.run_stage(trainer, config, *given, **more), tokenizer
+        return training.run_stage(trainer, config, *given, **more).model, tokenizer
 
     def load(self, name: str) -> tuple[Any, Any]:
         """Model on the process's device, and tokenizer; a conversation needs a template that says who speaks."""

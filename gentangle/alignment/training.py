@@ -57,7 +57,7 @@ def preference(
     remedy: str = "",
     lora: dict[str, Any] | None = None,
 ) -> Any:
-    """Train ``model`` in place on preference pairs by TRL's DPOTrainer, and return what was trained.
+    """Train ``model`` in place on preference pairs by TRL's DPOTrainer, and return the trainer.
 
     Args:
         stage: ``extra`` may hold the objective's hyperparameters (``beta``, ...) and any setting of DPOConfig.
@@ -71,8 +71,8 @@ def preference(
             loads the reference anew from the folder or name that ``model`` was loaded from: after
             fine-tuning in memory that is the policy *before* fine-tuning.)
         remedy: a trainer of :mod:`gentangle.alignment.remedy_trainers` in place of the objective's.
-        lora: settings of PEFT's LoraConfig. An adapter is put into ``model`` and it alone is trained and returned; the
-            reference is the model without it.
+        lora: settings of PEFT's LoraConfig. An adapter is put around ``model``, and it alone is trained: the trainer's
+            ``model``. The reference is the model without it.
     """
     from trl import DPOConfig
 
@@ -135,7 +135,7 @@ def run_stage(
     stop_after: int | None,
     **more: Any,
 ) -> Any:
-    """Train by the class of TRL; ``stage.extra`` has the last word on a setting. Returns the trainer's model."""
+    """Train by the class of TRL; ``stage.extra`` has the last word on a setting. Returns the trainer."""
     with quiet(), tempfile.TemporaryDirectory() as temporary:
         from datasets import Dataset
         from transformers import PrinterCallback
@@ -170,7 +170,7 @@ def run_stage(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        return trainer.model
+        return trainer
 
 
 def _known(config_class: Any, extra: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _known(config_class: Any, extra: dict[str, Any]) -> dict[str, Any]:
 class LogCallback(TrainerCallback):
     """Hands TRL's own metrics (``rewards/chosen``, ``logps/chosen``, ...) on, a row a step."""
 
-    NAMES = ("loss", "grad_norm", "learning_rate", "rewards/", "logps/", "masks/")
+    NAMES = ("loss", "grad_norm", "learning_rate", "rewards/", "logps/", "masks/", "remedy/")
 
     def __init__(self, seen: Any) -> None:
         self.seen = seen
