@@ -58,6 +58,8 @@ class EntanglementCallback(TrainerCallback):
     - ``pair_chosen``, ``pair_rejected``, ``batch_chosen``, ``batch_rejected``: mean forecasts by SGD;
     - ``own_chosen``, ``own_rejected``, ``other_chosen``, ``other_rejected``: the mean of ``batch_chosen``, split by
       whose gradients move it;
+    - on steps that are forecast, by Adam, the same four with ``preconditioned_`` before the name, in the inner product
+      of its preconditioner: what they leave of ``step_chosen`` are clipping and momentum, pairs of earlier batches;
     - and on steps that are forecast ``step_chosen``, ``step_rejected`` (first order in the optimizer's own step),
       ``measured_chosen``, ``measured_rejected``, and ``optimizer``, ``step_chosen`` minus ``batch_chosen``.
 
@@ -325,7 +327,10 @@ def summary(batch: Mapping[str, Any]) -> dict[str, float]:
         found[name] = float(np.mean(cases == kind))
     for name, values in sides.items():
         found |= {f"{name}_chosen": float(values[0].mean()), f"{name}_rejected": float(values[1].mean())}
-    found |= dict(zip(PUSHES, batch["attribution"][defined].mean(0).tolist(), strict=True))
+    for prefix in ("", "preconditioned_"):
+        if f"{prefix}attribution" in batch:
+            pushes = batch[f"{prefix}attribution"][defined].mean(0).tolist()
+            found |= {prefix + name: push for name, push in zip(PUSHES, pushes, strict=True)}
     if "step" in sides:
         found["optimizer"] = found["step_chosen"] - found["batch_chosen"]
     return found

@@ -114,15 +114,19 @@ def test_every_loss_of_the_trainer_gives_the_same_matrix(loss_type, tiny_policy,
 
 
 def test_metrics_stand_among_the_trainers_own(tiny_policy, tiny_pairs, oracle, tmp_path):
-    _, trainer = run(tiny_policy, tiny_pairs, tmp_path, forecast_every=1)
+    rows, trainer = run(tiny_policy, tiny_pairs, tmp_path, forecast_every=1)
     logged = trainer.state.log_history[0]
     assert logged["rewards/margins"] == 0
     blocks = oracle(tiny_pairs)
     assert logged[PREFIX + "cosine"] == pytest.approx(np.median(cosine(blocks)), rel=1e-3)
     assert sum(logged[PREFIX + name] for name in ("intended", "both_up", "both_down", "reversed")) == pytest.approx(1)
     assert logged[PREFIX + "undefined"] == 0
-    parts = sum(logged[PREFIX + name] for name in ("own_chosen", "own_rejected", "other_chosen", "other_rejected"))
+    parts, under_d = (
+        sum(logged[PREFIX + prefix + name] for name in ("own_chosen", "own_rejected", "other_chosen", "other_rejected"))
+        for prefix in ("", "preconditioned_")
+    )
     assert parts == pytest.approx(logged[PREFIX + "batch_chosen"], rel=1e-6)
+    assert under_d == pytest.approx(np.mean(rows[0]["forecast"]["preconditioned_batch"][:4]), rel=1e-6)
     assert logged[PREFIX + "measured_chosen"] == pytest.approx(logged[PREFIX + "step_chosen"], rel=0.3)
 
 
