@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 
-#: Pairs of each group whose token heatmap is taken between the stages.
+#: At most so many pairs of each group have their token heatmap taken between the stages, and half of ``gram_pairs``.
 HEATMAPS = 4
 
 
@@ -249,5 +249,5 @@ def _at_stage(
         batch = collate(tokenizer, list(pairs)[: m.tracked_pairs])
         some = collate(tokenizer, list(pairs)[: m.gram_pairs])
         found = look(model, batch, m.gram_pairs) | suffix_look(model, batch) | {"parts": part_grams(model, some)}
-        found |= token_look(model, tokenizer, list(pairs)[:HEATMAPS])
+        found |= token_look(model, tokenizer, list(pairs)[: min(HEATMAPS, m.gram_pairs // 2)])
         seen({"kind": "stage", "stage": stage, "group": group} | found)

@@ -74,6 +74,11 @@ def verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
     }
 
 
+def pretrained_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
+    """The same rules for the second scale, a pretrained model; the claims' ids end in ``-pretrained``."""
+    return {f"{name}-pretrained": found for name, found in verdicts(records).items()}
+
+
 def suffix_order(records: Sequence[Record]) -> Verdict:
     r"""Whether the pairs whose suffix is more predictable after chosen are those whose chosen falls more.
 
@@ -189,6 +194,7 @@ def _measured(runs: Sequence[HeldOut]) -> str:
 
 _DECIDED_BY: Mapping[str, Callable[[Mapping[str, Sequence[Record]]], dict[str, Verdict]]] = {
     "tweets": verdicts,
+    "tweets_smollm2": pretrained_verdicts,
     "objectives": objectives_verdicts,
     "mitigations": mitigations_verdicts,
 }
