@@ -4,7 +4,7 @@ PYTHON ?= python3
 # TORCH="--index-url <the index that PyTorch's install page names> torch==2.13.0" chooses.
 TORCH ?= torch==2.13.0
 LOCK ?= requirements/cpu.txt
-RECIPES ?= recipes/tweets.yaml recipes/objectives.yaml
+RECIPES ?= recipes/tweets.yaml recipes/objectives.yaml recipes/mitigations.yaml
 PORT ?= 8000
 
 SHELL := bash

@@ -54,6 +54,11 @@ class RunDirectory:
         return dict(json.loads((self.path / "config.json").read_text()))
 
     @property
+    def minutes(self) -> float:
+        """Minutes from the directory's first file to its model's being whole; a pause between two starts is in them."""
+        return ((self.path / "model").stat().st_mtime - (self.path / "config.json").stat().st_mtime) / 60
+
+    @property
     def metrics(self) -> Path:
         """The run's metrics, one JSON object a line."""
         return self.path / "metrics.jsonl"

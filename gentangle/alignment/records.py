@@ -91,11 +91,8 @@ def _make_run(
 
 
 def record(run: RunDirectory) -> dict[str, Any]:
-    """What of a run goes into the repository: provenance, settings, and every measured row."""
-    import json
-
-    config = json.loads((run.path / "config.json").read_text())
-    return {"provenance": run.provenance, "config": config, "rows": run.rows()}
+    """What of a whole run goes into the repository: provenance, settings, how long it took, and every measured row."""
+    return {"provenance": run.provenance, "config": run.config, "minutes": run.minutes, "rows": run.rows()}
 
 
 def load_record(results: Path, name: str, variant: str, seed: int) -> dict[str, Any]:

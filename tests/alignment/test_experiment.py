@@ -90,6 +90,7 @@ def test_a_run_keeps_config_provenance_and_metrics(whole, toy):
     assert (whole / "figures" / "paths.png").read_bytes().startswith(b"\x89PNG")
     record = load_record(toy / "results", "toy", "short-suffix", 3)
     assert len(record["rows"]) == len(rows)
+    assert 0 < record["minutes"] < 10
 
 
 def test_killed_and_started_again_it_ends_the_same(whole, toy, tmp_path):
