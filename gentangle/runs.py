@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,22 @@ class RunDirectory:
             )
         if not kept.exists():
             write_json(kept, config)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the directory against a second process while a run is made; the lock goes with the process that dies.
+
+        Raises:
+            InputError: another process makes this run.
+        """
+        import fcntl  # not on Windows, where only the long runs then fail
+
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(f"{self.path} is being made by another process: wait for it, or stop it.") from error
+            yield
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Keep the provenance of the run's start."""

@@ -126,3 +126,11 @@ def test_rounded(value, expected):
 def test_file_hash(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert file_hash(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_second_process_is_told_that_the_run_is_being_made(tmp_path):
+    run = RunDirectory(tmp_path / "run", {"seed": 0})
+    with run.alone(), pytest.raises(InputError, match="being made by another process"), run.alone():
+        pass
+    with run.alone():  # free again
+        pass

@@ -82,8 +82,9 @@ def _make_run(
     device, (recipe, form) = profile().device, whole.variants()[variant]
     run = RunDirectory(root / f"{variant}-seed{seed}", run_config(recipe, form, seed), overwrite=overwrite)
     run.write_provenance(provenance(seed=seed, data=run.config["data_sha256"], device=device))
-    if not (run.path / "model").exists():
-        run_preference(recipe, form, seed, run=run, device=device)
+    with run.alone():
+        if not (run.path / "model").exists():
+            run_preference(recipe, form, seed, run=run, device=device)
     print(f"run whole in {run.path}")
     if results:
         write_record(results / recipe.name / f"{variant}-seed{seed}.json", record(run))
