@@ -96,7 +96,7 @@ def run_preference(
         device: ``cpu`` or ``cuda``.
 
     Returns:
-        Rows of the kinds ``accuracy``, ``stage`` (see :mod:`gentangle.alignment.stages`), ``log`` (TRL's own metrics),
+        Rows of the kinds ``accuracy``, with ``run`` ``stage`` (see :mod:`gentangle.alignment.stages`), ``log`` (TRL's own metrics),
         ``track``, ``forecast`` and, of a trainer with token masks, ``masks``.
     """
     torch.set_num_threads(profile().threads)  # the same thread count, the same numbers
@@ -106,7 +106,7 @@ def run_preference(
         wanted = min(len(train), recipe.preference.steps * recipe.preference.batch_size)
         train = review_pairs.sampled_pairs(model, tokenizer, train[:wanted], seed)
         held_out = review_pairs.sampled_pairs(model, tokenizer, held_out, seed)
-        _at_stage(rows.append, "sampled", recipe, model, tokenizer, train, held_out)
+        _at_stage(rows.append, "sampled", recipe, model, tokenizer, train, held_out, looks=run is not None)
     folder = run.path / "preference" if run else None
     if run and folder:
         reached = training.last_step(folder)
@@ -147,7 +147,7 @@ def run_preference(
         if hasattr(trainer, "token_masks"):
             masks = {tokenizer.decode([v]): mu for v, mu in trainer.token_masks().items()}
             seen({"kind": "masks", "step": recipe.preference.steps, "masks": masks})
-        _at_stage(seen, "preference", recipe, trainer.model, tokenizer, train, held_out)
+        _at_stage(seen, "preference", recipe, trainer.model, tokenizer, train, held_out, looks=run is not None)
     if run and folder:
         save_policy(trainer.model, tokenizer, run.path / "model")
         shutil.rmtree(folder)
@@ -212,11 +212,11 @@ def _fine_tuned(
     model = model.to(device)
     rows: Rows = []
     measured = (recipe, model, tokenizer, train, held_out)
-    _at_stage(rows.append, "base", *measured)
+    _at_stage(rows.append, "base", *measured, looks=kept is not None)
     training.supervised(
         model, tokenizer, train, recipe.supervised, seed=seed, folder=kept.path / "supervised" if kept else None
     )
-    _at_stage(rows.append, "supervised", *measured)
+    _at_stage(rows.append, "supervised", *measured, looks=kept is not None)
     if texts:
         next(row for row in reversed(rows) if row["kind"] == "accuracy")["majority"] = majority(texts)
     if kept:
@@ -241,11 +241,13 @@ def _at_stage(
     tokenizer: "PreTrainedTokenizerFast",
     train: Sequence[Pair],
     held_out: Sequence[Pair],
+    *,
+    looks: bool = True,
 ) -> None:
     """Rows ``accuracy`` and, for both groups of tracked pairs, ``stage``: a look, the suffix's figures, the parts."""
     m, model = recipe.measure, model.eval()
     seen({"kind": "accuracy", "stage": stage, "held_out": accuracy(model, tokenizer, held_out)})
-    for group, pairs in (("train", train), ("held_out", held_out)):
+    for group, pairs in (("train", train), ("held_out", held_out)) if looks else ():
         batch = collate(tokenizer, list(pairs)[: m.tracked_pairs])
         some = collate(tokenizer, list(pairs)[: m.gram_pairs])
         found = look(model, batch, m.gram_pairs) | suffix_look(model, batch) | {"parts": part_grams(model, some)}
