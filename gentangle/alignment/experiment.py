@@ -96,7 +96,8 @@ def run_preference(
         device: ``cpu`` or ``cuda``.
 
     Returns:
-        Rows of the kinds ``accuracy``, with ``run`` ``stage`` (see :mod:`gentangle.alignment.stages`), ``log`` (TRL's own metrics),
+        Rows of the kinds ``accuracy``, ``log`` (TRL's own metrics), with ``run`` also ``stage`` (see
+        :mod:`gentangle.alignment.stages`),
         ``track``, ``forecast`` and, of a trainer with token masks, ``masks``.
     """
     torch.set_num_threads(profile().threads)  # the same thread count, the same numbers

@@ -115,9 +115,9 @@ def metrics(
     losses: Mapping[Hashable, torch.Tensor], square_of_sum: torch.Tensor | None, squares: Sequence[torch.Tensor]
 ) -> dict[str, float]:
     """``loss`` (the mean), ``loss/<name>``; with norms of two domains or more also ``gip`` and ``cosine``."""
-    values = {f"loss/{name}": float(loss) for name, loss in losses.items()}
+    values = {f"loss/{name}": loss.item() for name, loss in losses.items()}
     values = {"loss": sum(values.values()) / len(values)} | values
     if square_of_sum is None or len(squares) < 2:
         return values
-    norms = float(square_of_sum), [float(s) for s in squares]
+    norms = square_of_sum.item(), [s.item() for s in squares]
     return values | {"gip": mean_inner_product(*norms), "cosine": mean_cosine(*norms)}
