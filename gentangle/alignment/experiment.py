@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 
+#: Kinds of rows that speak of the policy between the stages, and of no step.
+AT_STAGES = ("accuracy", "stage", "masks")
 #: At most so many pairs of each group have their token heatmap taken between the stages, and half of ``gram_pairs``.
 HEATMAPS = 4
 
@@ -96,22 +98,22 @@ def run_preference(
         device: ``cpu`` or ``cuda``.
 
     Returns:
-        Rows of the kinds ``accuracy``, ``log`` (TRL's own metrics), with ``run`` also ``stage`` (see
-        :mod:`gentangle.alignment.stages`),
-        ``track``, ``forecast`` and, of a trainer with token masks, ``masks``.
+        Rows of the kinds ``accuracy``, ``log`` (TRL's own metrics), ``track``, ``forecast``, with ``run`` ``stage`` (see
+        :mod:`gentangle.alignment.stages`), and of a trainer with token masks ``masks``.
     """
     torch.set_num_threads(profile().threads)  # the same thread count, the same numbers
     train, held_out, texts = preference_data(recipe, form)
     model, tokenizer, rows = _fine_tuned(recipe, form, train, held_out, texts, seed, run, device)
     if form == "sampled":
         wanted = min(len(train), recipe.preference.steps * recipe.preference.batch_size)
-        train = review_pairs.sampled_pairs(model, tokenizer, train[:wanted], seed)
-        held_out = review_pairs.sampled_pairs(model, tokenizer, held_out, seed)
+        train, held_out = (
+            review_pairs.sampled_pairs(model, tokenizer, pairs, seed) for pairs in (train[:wanted], held_out)
+        )
         _at_stage(rows.append, "sampled", recipe, model, tokenizer, train, held_out, looks=run is not None)
     folder = run.path / "preference" if run else None
     if run and folder:
         reached = training.last_step(folder)
-        rows += [row for row in run.rows() if row["kind"] not in ("accuracy", "stage") and row["step"] <= reached]
+        rows += [row for row in run.rows() if row["kind"] not in AT_STAGES and row["step"] <= reached]
         run.put(rows)
 
     def seen(row: dict[str, Any]) -> None:
@@ -119,17 +121,6 @@ def run_preference(
         if run:
             run.add(row)
 
-    m = recipe.measure
-    groups = {"train": train[: m.tracked_pairs], "held_out": held_out[: m.tracked_pairs]}
-    callbacks: list[Any] = [
-        TrackingCallback(tokenizer, groups, m.gram_pairs, m.track_every, seen),
-        training.LogCallback(seen),
-    ]
-    if recipe.remedy != "token-masks":  # its margin is no function of the two log-probabilities
-        watched = collate(tokenizer, held_out[: m.gram_pairs])
-        callbacks.insert(
-            0, EntanglementCallback(every_n_steps=m.forecast_every, forecast_every=1, seen=seen, held_out=watched)
-        )
     trainer = training.preference(
         model,
         tokenizer,
@@ -137,22 +128,37 @@ def run_preference(
         recipe.preference,
         seed=seed,
         folder=folder,
-        callbacks=callbacks,
+        callbacks=_watchers(recipe, tokenizer, train, held_out, seen),
         stop_after=stop_after,
         reference=None if recipe.lora else fresh_copy(model).eval().requires_grad_(False),
         objective_name=recipe.objective,
         remedy=recipe.remedy,
         lora=recipe.lora,
     )
+    if hasattr(trainer, "token_masks"):
+        seen({"kind": "masks", "masks": {tokenizer.decode([v]): mu for v, mu in trainer.token_masks().items()}})
     if stop_after is None:
-        if hasattr(trainer, "token_masks"):
-            masks = {tokenizer.decode([v]): mu for v, mu in trainer.token_masks().items()}
-            seen({"kind": "masks", "step": recipe.preference.steps, "masks": masks})
         _at_stage(seen, "preference", recipe, trainer.model, tokenizer, train, held_out, looks=run is not None)
     if run and folder:
         save_policy(trainer.model, tokenizer, run.path / "model")
         shutil.rmtree(folder)
     return rows
+
+
+def _watchers(
+    recipe: PreferenceRecipe, tokenizer: Any, train: Sequence[Pair], held_out: Sequence[Pair], seen: Any
+) -> list[Any]:
+    """A run's callbacks; no forecasts under token masks, whose margin is no function of the two log-probabilities."""
+    m = recipe.measure
+    groups = {"train": train[: m.tracked_pairs], "held_out": held_out[: m.tracked_pairs]}
+    tracking = [TrackingCallback(tokenizer, groups, m.gram_pairs, m.track_every, seen), training.LogCallback(seen)]
+    if recipe.remedy == "token-masks":
+        return tracking
+    watched = collate(tokenizer, held_out[: m.gram_pairs])
+    return [
+        EntanglementCallback(every_n_steps=m.forecast_every, forecast_every=1, seen=seen, held_out=watched),
+        *tracking,
+    ]
 
 
 def at_size(recipe: PreferenceRecipe, *, sft_steps: int, tracked_pairs: int, gram_pairs: int) -> PreferenceRecipe:

@@ -89,7 +89,7 @@ def suffix_order(records: Sequence[Record]) -> Verdict:
     for record in records:
         start = stage(record, "supervised", "held_out")
         order = np.log(start["miss_rejected"]) - np.log(start["miss_chosen"])
-        ranks.append(_rank_correlation(order, change_of_chosen(record)))
+        ranks.append(_rank_correlation(order, chosen_changes(record)))
     found = f"rank correlation of log(eps'/eps) with the change of held-out chosen: {_listed(ranks)}"
     return _status(max(ranks) <= -0.3), f"{found} in {len(ranks)} seeds"
 
@@ -128,7 +128,7 @@ def stage(record: Record, name: str, group: str) -> Mapping[str, Any]:
     return next(row for row in rows_of(record["rows"], "stage", group) if row["stage"] == name)
 
 
-def change_of_chosen(record: Record, group: str = "held_out") -> np.ndarray:
+def chosen_changes(record: Record, group: str = "held_out") -> np.ndarray:
     """Change of log pi_w of each tracked pair over the run, in nats; shape (P,)."""
     looks = rows_of(record["rows"], "track", group)
     return np.array(looks[-1]["chosen"]) - np.array(looks[0]["chosen"])
