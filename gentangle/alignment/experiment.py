@@ -98,8 +98,8 @@ def run_preference(
         device: ``cpu`` or ``cuda``.
 
     Returns:
-        Rows of the kinds ``accuracy``, ``log`` (TRL's own metrics), ``track``, ``forecast``, with ``run`` ``stage`` (see
-        :mod:`gentangle.alignment.stages`), and of a trainer with token masks ``masks``.
+        Rows of the kinds ``accuracy``, ``log`` (TRL's own metrics), ``track``, ``forecast``, with ``run`` ``stage``
+        (see :mod:`gentangle.alignment.stages`), and of a trainer with token masks ``masks``.
     """
     torch.set_num_threads(profile().threads)  # the same thread count, the same numbers
     train, held_out, texts = preference_data(recipe, form)
