@@ -23,7 +23,8 @@ def trainer_and_settings(objective: Objective, settings: Mapping[str, Any]) -> t
 
     Args:
         objective: of :data:`gentangle.OBJECTIVES`.
-        settings: of DPOConfig by name, and the objective's hyperparameters by theirs.
+        settings: of DPOConfig by name, and the objective's hyperparameters by theirs. With ``sft_weight`` the chosen
+            responses' own loss, as in fine-tuning, is added to TRL's loss with that weight.
 
     Returns:
         TRL's DPOTrainer where it has the loss (its own value is then compared with ours in a test), else a maker of
@@ -31,10 +32,16 @@ def trainer_and_settings(objective: Objective, settings: Mapping[str, Any]) -> t
     """
     values = hyperparameters_of(objective, settings)
     others = {name: value for name, value in settings.items() if name not in values}
+    weight = others.pop("sft_weight", None)
     kind, _, loss_type = objective.trl.partition(":")
     if kind == "dpo":
         theirs = {_TRL_NAMES[name]: value for name, value in values.items()}
-        return DPOTrainer, others | theirs | {"loss_type": [loss_type]}
+        losses = {"loss_type": [loss_type]}
+        if weight is not None:
+            losses = {"loss_type": [loss_type, "sft"], "loss_weights": [1.0, weight]}
+        return DPOTrainer, others | theirs | losses
+    if weight is not None:
+        raise InputError(f"sft_weight is given, but TRL has no {objective.title}: the term is TRL's. Leave it out.")
 
     def make(*args: Any, **more: Any) -> ObjectiveTrainer:
         return ObjectiveTrainer(*args, objective=objective, hyperparameters=values, **more)
