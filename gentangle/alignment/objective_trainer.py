@@ -36,7 +36,7 @@ def trainer_and_settings(objective: Objective, settings: Mapping[str, Any]) -> t
     kind, _, loss_type = objective.trl.partition(":")
     if kind == "dpo":
         theirs = {_TRL_NAMES[name]: value for name, value in values.items()}
-        losses = {"loss_type": [loss_type]}
+        losses: dict[str, Any] = {"loss_type": [loss_type]}
         if weight is not None:
             losses = {"loss_type": [loss_type, "sft"], "loss_weights": [1.0, weight]}
         return DPOTrainer, others | theirs | losses
