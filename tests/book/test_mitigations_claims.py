@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 
 from gentangle.alignment.recipes import load_recipe
-from gentangle.alignment.records import load_records, rows_of
+from gentangle.alignment.records import rows_of
 from gentangle.alignment.verdicts import held_out, mitigations_verdicts
 
 ROOT = Path(__file__).parents[2]
 RECIPE = load_recipe(ROOT / "recipes" / "mitigations.yaml")
-
-
-@pytest.fixture(scope="module")
-def records():
-    return load_records(ROOT / "results", RECIPE)
 
 
 @pytest.fixture(scope="module")

@@ -3,23 +3,17 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from gentangle.alignment.experiment import preference_data
 from gentangle.alignment.forecasts import agreement
 from gentangle.alignment.policy import load_policy, tokenise
 from gentangle.alignment.recipes import load_recipe
-from gentangle.alignment.records import load_records, rows_of
+from gentangle.alignment.records import rows_of
 from gentangle.alignment.verdicts import LONG_SUFFIX, held_out, objectives_verdicts, start_ratios
 from gentangle.profiles import profile
 
 ROOT = Path(__file__).parents[2]
 RECIPE = load_recipe(ROOT / "recipes" / "objectives.yaml")
-
-
-@pytest.fixture(scope="module")
-def records():
-    return load_records(ROOT / "results", RECIPE)
 
 
 def test_another_order_of_the_objectives_would_differ(records):

@@ -3,20 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from gentangle.alignment.forecasts import agreement
 from gentangle.alignment.recipes import load_recipe
-from gentangle.alignment.records import load_records, rows_of
+from gentangle.alignment.records import rows_of
 from gentangle.profiles import profile
 
 ROOT = Path(__file__).parents[2]
 RECIPE = load_recipe(ROOT / "recipes" / "tweets.yaml")
-
-
-@pytest.fixture(scope="module")
-def records():
-    return load_records(ROOT / "results", RECIPE)
 
 
 def test_the_optimizers_own_step_is_forecast(records):
