@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="make the runs of a recipe; killed and started again, it goes on")
     train.add_argument("--recipe", type=Path, required=True, help="YAML file, as in recipes/")
-    train.add_argument("--form", help="only this form, or this objective where the recipe compares those")
+    train.add_argument(
+        "--form", help="only this form, or objective, change or algorithm where the recipe compares those"
+    )
     train.add_argument("--seed", type=int, help="only this seed")
     train.add_argument("--results", type=Path, help="also write each run's reduced record into this folder")
     train.add_argument("--overwrite", action="store_true", help="replace runs that are there already")
@@ -119,6 +121,17 @@ def _fetch(given: argparse.Namespace) -> None:
 
 
 def _train(given: argparse.Namespace) -> None:
+    from gentangle.settings import read_yaml
+
+    if read_yaml(given.recipe).get("kind") == "matching":
+        from gentangle.matching.experiment import make_matching_runs
+        from gentangle.matching.recipes import load_matching_recipe
+
+        only = {"only_variant": given.form, "only_seed": given.seed}
+        matching = load_matching_recipe(given.recipe)
+        for folder in make_matching_runs(matching, **only, results=given.results, overwrite=given.overwrite):
+            print(f"runs in {folder}")
+        return
     from gentangle.alignment.recipes import PreferenceRecipe, load_recipe
 
     recipe = load_recipe(given.recipe)

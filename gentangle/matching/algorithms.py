@@ -12,8 +12,10 @@ from gentangle.matching.domains import Domains, Gradient, Minibatches, domains_o
 from gentangle.matching.erm import erm_gradient
 from gentangle.matching.fish import fish_step
 from gentangle.matching.idgm import idgm_gradient
+from gentangle.matching.irm import irm_gradient
 from gentangle.matching.smooth_fish import smooth_fish_gradient
 from gentangle.matching.undo import all_or_nothing
+from gentangle.matching.weighted_losses import group_dro_weights, vrex_weights, weighted_gradient
 
 
 @dataclass(eq=False)
@@ -137,6 +139,64 @@ class SmoothFish(Algorithm):
     def _gradient(self, domains: Domains) -> Gradient:
         dial: Any = {"alpha": self.alpha, "gamma": self.gamma}
         return smooth_fish_gradient(self.model, domains, generator=self.generator, **dial)
+
+
+@dataclass(eq=False, kw_only=True)
+class IRM(Algorithm):
+    """A step of the optimizer on IRMv1's objective; see :func:`gentangle.matching.irm.irm_gradient`."""
+
+    penalty: float
+
+    def _gradient(self, domains: Domains) -> Gradient:
+        return irm_gradient(self.model, domains, penalty=self.penalty)
+
+
+@dataclass(eq=False, kw_only=True)
+class VREx(Algorithm):
+    """A step of the optimizer on V-REx's objective; see :func:`gentangle.matching.weighted_losses.vrex_weights`."""
+
+    penalty: float
+
+    def _gradient(self, domains: Domains) -> Gradient:
+        return weighted_gradient(self.model, domains, lambda losses: vrex_weights(losses, self.penalty))
+
+
+@dataclass(eq=False, kw_only=True)
+class GroupDRO(Algorithm):
+    """A step on the losses weighted by q, after one of q towards the larger ones.
+
+    The weights belong to names: a domain that is new begins with the mean of the others' (all alike at first).
+
+    Args:
+        step: size of the weights' own step, see :func:`gentangle.matching.weighted_losses.group_dro_weights`.
+    """
+
+    step: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.log_weights: dict[str, float] = {}
+
+    def _gradient(self, domains: Domains) -> Gradient:
+        begin = sum(self.log_weights.values()) / max(1, len(self.log_weights))
+        before = torch.tensor([self.log_weights.get(str(name), begin) for name in domains])
+        after: list[torch.Tensor] = []
+
+        def weights(losses: torch.Tensor) -> torch.Tensor:
+            after.append(group_dro_weights(before.to(losses), losses, self.step))
+            return after[0].exp()
+
+        gradient, seen = weighted_gradient(self.model, domains, weights)
+        square(gradient)  # an error where it is not finite, before the weights are kept
+        self.log_weights |= dict(zip(map(str, domains), after[0].tolist(), strict=True))
+        return gradient, seen
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"log_weights": dict(self.log_weights)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.log_weights = dict(state["log_weights"])
 
 
 @dataclass(eq=False, kw_only=True)

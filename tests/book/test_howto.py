@@ -32,3 +32,16 @@ def test_the_callback_compares_the_updates_of_a_run(capsys, monkeypatch, tmp_pat
     assert lines[-8:-3] == ["intended", "both_down", "own_rejected", "other_rejected", "optimizer"]
     assert lines[-3:] == ["pair", "batch", "step"]
     assert found["agreement"](found["rows"], "step", 1e-3).signs >= 0.95
+
+
+def test_fish_on_your_own_domains_prints_what_the_page_says(capsys):
+    page = (ROOT / "book" / "howto_fish.md").read_text()
+    found = runpy.run_path(str(ROOT / "book" / "howto_fish.py"))
+    number = re.compile(r"-?\+?\d+\.\d+")
+    said, printed = page.split("```text\n")[1].split("```")[0], capsys.readouterr().out
+    assert [line.split(":")[0] for line in printed.splitlines()] == ["50", "100", "150", "200"]
+    pairs = zip(number.findall(printed), number.findall(said), strict=True)
+    assert all(float(a) == pytest.approx(float(b), abs=0.03) for a, b in pairs)
+    code = (ROOT / "book" / "howto_fish.py").read_text().split("parts = ")[1]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    assert found["right"] > 0.75

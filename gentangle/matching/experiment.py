@@ -1,0 +1,211 @@
+"""Long runs of kind ``matching``: a model trained on some domains, looked at on the way, and the records of it."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from gentangle.atomic import write_atomic
+from gentangle.cache import cache_dir
+from gentangle.errors import InputError
+from gentangle.matching import algorithms, cdsprites, digits
+from gentangle.matching.domains import Domains, domain_gram, domains_of
+from gentangle.matching.environments import Draws, Environments, accuracy, leave_out, random_groups
+from gentangle.matching.gip import gip, mean_cosine
+from gentangle.matching.networks import small_cnn
+from gentangle.matching.recipes import ALGORITHMS, MatchingRecipe, Variant
+from gentangle.profiles import profile
+from gentangle.provenance import provenance
+from gentangle.runs import RunDirectory, write_record
+
+Rows = list[dict[str, Any]]
+_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+
+
+def make_matching_runs(
+    recipe: MatchingRecipe,
+    *,
+    only_variant: str | None = None,
+    only_seed: int | None = None,
+    results: Path | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Every run of a recipe; each variant has a directory of the cache, which goes on where it was stopped.
+
+    Args:
+        only_variant, only_seed: only these.
+        results: folder for the reduced records, one a variant that is whole.
+        overwrite: begin anew where a run is there already.
+
+    Raises:
+        InputError: a variant or seed that the recipe does not have; a directory of another recipe.
+    """
+    variants = recipe.variants()
+    for what, value, known in (("variant", only_variant, variants), ("seed", only_seed, recipe.seeds)):
+        if value is not None and value not in known:
+            raise InputError(f"The recipe {recipe.name} has no {what} {value!r}, it has {', '.join(map(str, known))}.")
+    torch.set_num_threads(profile().threads)
+    names = [name for name in variants if only_variant in (None, name)]
+    seeds = [seed for seed in recipe.seeds if only_seed in (None, seed)]
+    wanted = [(seed, name, tuple(out)) for seed, name, out in product(seeds, names, recipe.left_out)]
+    folders = {}
+    for seed, name, out in tqdm(wanted, unit="run", disable=None):
+        run = RunDirectory(_folder(recipe, name), asdict(variants[name]), overwrite=overwrite and name not in folders)
+        folders[name] = run.path
+        with run.alone():
+            run.write_provenance(provenance(seed=None, data=None))
+            _make_run(run, variants[name], seed, out)
+    if results and only_seed is None:
+        for name in names:
+            run = RunDirectory(_folder(recipe, name), asdict(variants[name]))
+            record = {"provenance": run.provenance, "config": run.config, "rows": run.rows()}
+            write_record(results / recipe.name / f"{name}.json", record)
+    return [*folders.values()]
+
+
+def _folder(recipe: MatchingRecipe, variant: str) -> Path:
+    return cache_dir() / "runs" / recipe.name / variant
+
+
+def _make_run(run: RunDirectory, variant: Variant, seed: int, left_out: Sequence[str]) -> None:
+    """The rows of one seed and one set of domains left out; nothing where they are whole already."""
+    key = {"seed": seed, "left_out": list(left_out)}
+    steps = variant.training.steps
+    if any(row["step"] == steps and key.items() <= row.items() for row in run.rows()):
+        return
+    run_algorithm(variant, seed, left_out, run=run)
+
+
+def environments_of(data: Mapping[str, Any], seed: int, left_out: Sequence[str] = ()) -> Environments:
+    """The data that a recipe names.
+
+    Raises:
+        InputError: it names settings that the set does not take, or domains to leave out that it does not have.
+    """
+    name, settings = data["set"], {key: value for key, value in data.items() if key != "set"}
+    try:
+        if name == "cdsprites":
+            return cdsprites.cdsprites(**settings, seed=seed)
+        parts = {"rotated-digits": digits.rotated_digits, "colored-digits": digits.colored_digits}[name](
+            **settings, seed=seed
+        )
+    except TypeError as error:
+        raise InputError(f"The set {name} does not take these settings ({error}).") from error
+    return leave_out(parts, left_out, 10 if name == "rotated-digits" else 2, seed)
+
+
+def make_algorithm(variant: Variant, environments: Environments, seed: int) -> algorithms.Algorithm:
+    """The variant's algorithm over a fresh network, seeded.
+
+    Raises:
+        InputError: hyperparameters that the algorithm does not take, or without which it cannot be.
+    """
+    training = variant.training
+    (x, _), *_ = environments.train.values()
+    model = small_cnn(x.shape[1:], environments.classes, width=training.width, seed=seed, norm=training.norm)
+    optimizer = partial(_OPTIMIZERS[training.optimizer], lr=training.learning_rate)
+    try:
+        return ALGORITHMS[variant.algorithm](
+            model, torch.nn.functional.cross_entropy, optimizer, seed=seed, **variant.settings
+        )
+    except TypeError as error:
+        raise InputError(f"{variant.algorithm} does not take these hyperparameters ({error}).") from error
+
+
+def run_algorithm(
+    variant: Variant, seed: int, left_out: Sequence[str] = (), *, steps: int = 0, run: RunDirectory | None = None
+) -> Rows:
+    """Train one variant on one seed's data, and look at it every ``look_every`` updates.
+
+    A row has the number of the update; the means since the last look of the ``loss``, ``gip`` and ``cosine`` that the
+    updates saw; the exact ``domain_gip`` and ``domain_cosine`` of the true training domains, on fixed minibatches;
+    and the accuracies ``validation`` and ``test`` by domain. ``validation`` has a left-out domain's smaller part too.
+
+    Args:
+        left_out: domains that are trained without.
+        steps: stop after so many updates, to look at the beginning of a run; 0 for all of them.
+        run: where the rows go, and checkpoints from which it goes on.
+    """
+    environments, training = environments_of(variant.data, seed, left_out), variant.training
+    algorithm = make_algorithm(variant, environments, seed)
+    phases = [algorithm]
+    if training.warm_start:
+        phases = [make_algorithm(replace(variant, algorithm="erm", settings={}), environments, seed), algorithm]
+    look = partial(_look, environments, _fixed(algorithm, environments, variant, seed))
+    if training.random_groups:
+        environments = random_groups(environments, seed)
+    draws = _draws(environments, variant, seed)
+    key, rows, since = {"seed": seed, "left_out": list(left_out)}, [], []
+    done = _resume(run, key, phases, draws) if run else 0
+    last = min(steps or training.steps, training.steps)
+    for step in range(done + 1, last + 1):
+        if step == training.warm_start + 1 and len(phases) > 1:
+            algorithm.model.load_state_dict(phases[0].model.state_dict())
+        updated = phases[0] if step <= training.warm_start else algorithm
+        since.append(updated.update(draws.draw()))
+        if step % training.look_every == 0 or step == last:
+            rows.append({**key, "step": step, **_means(since), **look(updated)})
+            since = []
+            if run:
+                run.add(rows[-1])
+                _checkpoint(run, key, step, phases, draws)
+    return rows
+
+
+def _draws(environments: Environments, variant: Variant, seed: int) -> Draws:
+    t, generator = variant.training, torch.Generator().manual_seed(seed)
+    one_domain = variant.algorithm == "reptile"
+    return Draws(environments.train, t.batch_size, generator, t.domains_per_step, t.sampling, one_domain)
+
+
+def _fixed(algorithm: algorithms.Algorithm, environments: Environments, variant: Variant, seed: int) -> Domains:
+    """A minibatch of each training domain that stays the same over a run."""
+    draws = _draws(environments, variant, seed)
+    return domains_of(algorithm.model, algorithm.loss, {name: draws.minibatch(name) for name in environments.train})
+
+
+def _look(environments: Environments, fixed: Domains, algorithm: algorithms.Algorithm) -> dict[str, Any]:
+    matrix = domain_gram(algorithm.model, fixed)
+    parts = {"validation": environments.validation, "test": environments.test}
+    found: dict[str, Any] = {
+        kind: {str(name): accuracy(algorithm.predict, examples) for name, examples in part.items()}
+        for kind, part in parts.items()
+    }
+    return found | {
+        "domain_gip": gip(matrix),
+        "domain_cosine": mean_cosine(float(matrix.sum()), np.diag(matrix).tolist()),
+    }
+
+
+def _means(since: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: sum(s[name] for s in since) / len(since) for name in ("loss", "gip", "cosine") if name in since[0]}
+
+
+def _checkpoint(
+    run: RunDirectory, key: Mapping[str, Any], step: int, phases: Sequence[algorithms.Algorithm], draws: Draws
+) -> None:
+    """All that decides what comes next, beside the rows that it goes with."""
+    buffer = io.BytesIO()
+    states = [phase.state_dict() for phase in phases]
+    torch.save({"key": key, "step": step, "phases": states, "draws": draws.generator.get_state()}, buffer)
+    write_atomic(run.path / "checkpoint.pt", buffer.getvalue())
+
+
+def _resume(run: RunDirectory, key: Mapping[str, Any], phases: Sequence[algorithms.Algorithm], draws: Draws) -> int:
+    """The update that the checkpoint was made after, 0 where there is none; rows beyond it are taken back."""
+    path, step = run.path / "checkpoint.pt", 0
+    saved: dict[str, Any] = torch.load(path, weights_only=True) if path.exists() else {"key": None}
+    if saved["key"] == key:
+        step = saved["step"]
+        for phase, state in zip(phases, saved["phases"], strict=True):
+            phase.load_state_dict(state)
+        draws.generator.set_state(saved["draws"])
+    run.put([row for row in run.rows() if row["step"] <= step or not key.items() <= row.items()])
+    return step
