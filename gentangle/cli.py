@@ -16,6 +16,7 @@ DATA = ("rated-texts", "smollm2")
 RANKINGS = ("entanglement", "ches", "edit-distance")
 #: Recipes whose records decide claims.
 RECIPES = [Path(f"recipes/{name}.yaml") for name in ("tweets", "objectives", "mitigations")]
+MATCHING_RECIPES = [Path(f"recipes/{name}.yaml") for name in ("cdsprites", "rotated_digits", "colored_digits")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     claims = commands.add_parser("claims", help="print the ledger of the papers' claims")
     claims.add_argument("--ledger", type=Path, default=Path("book/claims.yml"), help="default: book/claims.yml")
     claims.add_argument("--update", type=Path, metavar="RESULTS", help="first write what the records in RESULTS decide")
-    claims.add_argument("--recipe", type=Path, nargs="+", default=RECIPES, help="whose records these are")
+    deciding = [*RECIPES, *MATCHING_RECIPES]
+    claims.add_argument("--recipe", type=Path, nargs="+", default=deciding, help="whose records these are")
     claims.set_defaults(run=_claims)
 
     shown = commands.add_parser("profile", help="print the profile in force and what it sets")
@@ -121,9 +123,7 @@ def _fetch(given: argparse.Namespace) -> None:
 
 
 def _train(given: argparse.Namespace) -> None:
-    from gentangle.settings import read_yaml
-
-    if read_yaml(given.recipe).get("kind") == "matching":
+    if _is_matching(given.recipe):
         from gentangle.matching.experiment import make_matching_runs
         from gentangle.matching.recipes import load_matching_recipe
 
@@ -144,6 +144,22 @@ def _train(given: argparse.Namespace) -> None:
             from gentangle.display.training_plots import draw_run
 
             draw_run(folder)
+
+
+def _is_matching(recipe: Path) -> bool:
+    from gentangle.settings import read_yaml
+
+    return read_yaml(recipe).get("kind") == "matching"
+
+
+def _matching_verdicts(path: Path, results: Path) -> tuple[dict[str, tuple[str, str]], dict[str, Any]]:
+    """What the records of a recipe of kind ``matching`` decide, and where they came from."""
+    from gentangle.matching.recipes import load_matching_recipe
+    from gentangle.matching.verdicts import load_matching_records, matching_verdicts
+
+    recipe = load_matching_recipe(path)
+    records = load_matching_records(results, recipe)
+    return matching_verdicts(recipe.name, records), next(iter(records.values()))["provenance"]
 
 
 def _policy(given: argparse.Namespace) -> tuple[Any, Any]:
@@ -281,7 +297,11 @@ def _claims(given: argparse.Namespace) -> None:
         from gentangle.provenance import provenance
 
         found = [(theory_verdicts(), provenance(seed=0, data=None))]
-        for recipe in map(load_recipe, given.recipe):
+        for path in given.recipe:
+            if _is_matching(path):
+                found.append(_matching_verdicts(path, given.update))
+                continue
+            recipe = load_recipe(path)
             records = load_records(given.update, recipe)
             found.append((run_verdicts(recipe.name, records), next(iter(records.values()))[0]["provenance"]))
         for decided, made in found:

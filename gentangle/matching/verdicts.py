@@ -1,0 +1,129 @@
+"""What the records of the matching recipes say about the paper's claims, by rules written before the runs."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gentangle.errors import InputError
+from gentangle.matching.recipes import MatchingRecipe
+from gentangle.matching.selection import select
+
+Record = Mapping[str, Any]
+#: Status of a claim, and the measured figure.
+Verdict = tuple[str, str]
+
+
+def load_matching_records(results: Path, recipe: MatchingRecipe) -> dict[str, Record]:
+    """The record of every variant.
+
+    Raises:
+        InputError: one is missing; the message says how it is made.
+    """
+    found = {}
+    for name in recipe.variants():
+        path = results / recipe.name / f"{name}.json"
+        if not path.exists():
+            raise InputError(f"{path} is missing: `make experiments` makes the records.")
+        found[name] = json.loads(path.read_text())
+    return found
+
+
+def matching_verdicts(name: str, records: Mapping[str, Record]) -> dict[str, Verdict]:
+    """Status and measured figure of each claim that the records of the recipe called ``name`` decide, by claim's id.
+
+    ``reproduced in part`` is the most that runs of this size can show.
+    """
+    return _DECIDED_BY[name](records) if name in _DECIDED_BY else {}
+
+
+def looks(record: Record) -> dict[int, list[Mapping[str, Any]]]:
+    """A record's rows by seed, in order."""
+    by_seed: dict[int, list[Mapping[str, Any]]] = {}
+    for row in sorted(record["rows"], key=lambda row: row["step"]):
+        by_seed.setdefault(row["seed"], []).append(row)
+    return by_seed
+
+
+def final_accuracies(record: Record) -> list[float]:
+    """Accuracy on the test domain at the end, one a seed."""
+    return [rows[-1]["test"]["test"] for rows in looks(record).values()]
+
+
+def cdsprites_verdicts(records: Mapping[str, Record]) -> dict[str, Verdict]:
+    """CdSprites-N at its end, seed by seed.
+
+    ``cdsprites-fish``: at N 15 and 50 Fish is right for at least 90 % of the test and 10 points above ERM.
+    ``cdsprites-erm``: ERM and Reptile stay within 10 points of chance at every N.
+    ``random-groups``: at N 50 Fish on true domains is 5 points above Fish on random groups, which is within 5 of plain
+    minibatches. ``gip-rises``: at N 15 the exact GIP ends higher than at the first look for Fish, and lower for ERM.
+    """
+    right = {name: final_accuracies(record) for name, record in records.items()}
+    larger = ("N15", "N50")
+    fish = all(
+        f >= 0.9 and f >= e + 0.1 for n in larger for f, e in zip(right[f"fish-{n}"], right[f"erm-{n}"], strict=True)
+    )
+    chance = [a for name, values in right.items() if name.split("-")[0] in ("erm", "reptile") for a in values]
+    groups = zip(*(right[f"{name}-N50"] for name in ("fish", "random-groups", "minibatches")), strict=True)
+    changes = {
+        name: [rows[-1]["domain_gip"] - rows[0]["domain_gip"] for rows in looks(records[f"{name}-N15"]).values()]
+        for name in ("fish", "erm")
+    }
+    listed = ("fish", "erm", "minibatches", "random-groups", "reptile", "idgm")
+    table = {n: "; ".join(f"{name} {np.mean(right[f'{name}-{n}']):.0%}" for name in listed) for n in larger}
+    seeds = f"{len(right['fish-N15'])} seeds"
+    return {
+        "cdsprites-fish": (_status(fish), f"test accuracy at N 15: {table['N15']}; at N 50: {table['N50']}; {seeds}"),
+        "cdsprites-erm": (
+            _status(max(chance) <= 0.6),
+            f"test accuracy of ERM and Reptile over all N and {seeds}: {min(chance):.0%} to {max(chance):.0%}",
+        ),
+        "random-groups": (
+            _status(all(f >= g + 0.05 and abs(g - m) <= 0.05 for f, g, m in groups)),
+            f"test accuracy at N 50: {table['N50']}; {seeds}",
+        ),
+        "gip-rises": (
+            _status(min(changes["fish"]) > 0 > max(changes["erm"])),
+            "change of the exact GIP from the first look to the last at N 15: "
+            + "; ".join(f"{name} {', '.join(f'{c:+.2g}' for c in values)}" for name, values in changes.items()),
+        ),
+    }
+
+
+def digits_verdicts(claim: str) -> Callable[[Mapping[str, Record]], dict[str, Verdict]]:
+    """Whether Fish does as ERM within 2 points, chosen by the training domains: the published figures say so."""
+
+    def verdict(records: Mapping[str, Record]) -> dict[str, Verdict]:
+        found = {name: chosen_accuracies(records, name, "training") for name in ("fish", "erm")}
+        fish, erm = (100 * np.mean([*values.values()]) for values in found.values())
+        measured = f"mean over {len(found['fish'])} test domains: Fish {fish:.1f} %, ERM {erm:.1f} %"
+        return {claim: (_status(bool(abs(fish - erm) <= 2)), measured)}
+
+    return verdict
+
+
+def chosen_accuracies(records: Mapping[str, Record], algorithm: str, rule: str) -> dict[str, list[float]]:
+    """Test accuracies by test domain, one a seed, of what a rule chooses among an algorithm's variants."""
+    mine = {name: record for name, record in records.items() if name.rsplit("-", 1)[0] == algorithm}
+    if not mine:
+        raise InputError(f"No record is of {algorithm!r}: there are {', '.join(records)}.")
+    by_seed = {name: looks(record) for name, record in mine.items()}
+    first = next(iter(by_seed.values()))
+    tested = sorted({row["left_out"][0] for rows in first.values() for row in rows if len(row["left_out"]) == 1})
+    return {
+        domain: [select({name: rows[seed] for name, rows in by_seed.items()}, domain, rule)[1] for seed in first]
+        for domain in tested
+    }
+
+
+def _status(holds: bool) -> str:
+    return "reproduced in part" if holds else "differs"
+
+
+_DECIDED_BY: Mapping[str, Callable[[Mapping[str, Record]], dict[str, Verdict]]] = {
+    "cdsprites": cdsprites_verdicts,
+    "rotated_digits": digits_verdicts("rotated-digits"),
+    "colored_digits": digits_verdicts("colored-digits"),
+}
