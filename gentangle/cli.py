@@ -294,9 +294,11 @@ def _claims(given: argparse.Namespace) -> None:
         from gentangle.alignment.records import load_records
         from gentangle.alignment.theory_verdicts import theory_verdicts
         from gentangle.alignment.verdicts import run_verdicts
+        from gentangle.matching.expansion import fish_approximates_idgm
         from gentangle.provenance import provenance
 
-        found = [(theory_verdicts(), provenance(seed=0, data=None))]
+        theory = theory_verdicts() | {"fish-approximates-idgm": fish_approximates_idgm()}
+        found = [(theory, provenance(seed=0, data=None))]
         for path in given.recipe:
             if _is_matching(path):
                 found.append(_matching_verdicts(path, given.update))
