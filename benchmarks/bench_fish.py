@@ -9,13 +9,12 @@ copies of the parameters, less what it has beyond it for a model of a few. With 
 import argparse
 import itertools
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from peak_memory import peak_memory
 from torch import nn
 
 from gentangle.atomic import write_json
@@ -115,20 +114,10 @@ def ratios_of(seconds: dict[str, list[float]]) -> dict[str, float]:
     }
 
 
-def peak_memory(way: str, make: str, width: int) -> int:
+def memory_of(way: str, make: str, width: int) -> int:
     """Largest resident memory of a process that takes two steps of one way, in bytes."""
     steps = f"s = b.Steps({DOMAINS}, {width}, {MEMORY_ROWS}, {make!r})"
-    code = f"import bench_fish as b; {steps}; [b.WAYS[{way!r}](s) for _ in range(2)]; print(b.resident())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return int(done.stdout)
-
-
-def resident() -> int:
-    """This process's largest resident memory so far, in bytes."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) * 1024
+    return peak_memory(f"import bench_fish as b; {steps}; [b.WAYS[{way!r}](s) for _ in range(2)]")
 
 
 def memory() -> dict[str, dict[str, list[int]]]:
@@ -136,7 +125,7 @@ def memory() -> dict[str, dict[str, list[int]]]:
     models = [Steps(2, width, 1).model for width in MEMORY_WIDTHS]
     copy = [sum(p.numel() * p.element_size() for p in model.parameters()) for model in models]
     ways = ("plain", "fish", "fish_gip")
-    peaks = {make: {way: [peak_memory(way, make, w) for w in MEMORY_WIDTHS] for way in ways} for make in OPTIMIZERS}
+    peaks = {make: {way: [memory_of(way, make, w) for w in MEMORY_WIDTHS] for way in ways} for make in OPTIMIZERS}
     return {make: {"copy": copy} | by_way for make, by_way in peaks.items()}
 
 

@@ -8,7 +8,6 @@ reference's forward pass in it, as TRL has by default, every ratio would be smal
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,23 +15,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peak_memory import peak_memory
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gentangle.atomic import write_json
 from gentangle.gradients import parameter_step, snapshot
 from gentangle.gradients.capture import Capture
+from gentangle.gradients.preconditioner import adam_preconditioner
 from gentangle.gradients.token_gram import token_gram
 from gentangle.profiles import profile
 from gentangle.provenance import provenance
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "gram_step.json"
 REPEATS = 9
+SMOLLM2 = LlamaConfig(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    tie_word_embeddings=True,
+)
 #: Name -> (what is timed, tokens a response with its prompt, pairs, what it is compared with, target).
 CASES = {
     "diagnosed_step_64": ("pairs", 64, 4, "plain", 1.15),
     "batch_gram_64": ("batch", 64, 4, "plain", 1.35),
     "normalised_update_64": ("normalised", 64, 4, "plain", 1.25),
     "step_forecast_64": ("forecast", 64, 4, "plain", 0.5),
+    "adam_forecast_64": ("adam", 64, 4, "plain", 6.0),
     "diagnosed_step_256": ("pairs", 256, 4, "plain", 1.25),
     "paper_way_speedup": ("paper", 64, 8, "pairs", 5.0),
     "token_gram_40_speedup": ("tokens", 64, 1, "token_backwards", 3.0),
@@ -48,20 +59,10 @@ class Steps:
 
     def __init__(self, length: int, pairs: int) -> None:
         torch.manual_seed(0)
-        self.model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=49152,
-                hidden_size=576,
-                intermediate_size=1536,
-                num_hidden_layers=30,
-                num_attention_heads=9,
-                num_key_value_heads=3,
-                tie_word_embeddings=True,
-            )
-        )
+        self.model = LlamaForCausalLM(SMOLLM2)
         self.pairs = pairs
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-7)
-        self.ids = torch.randint(0, 49152, (2 * pairs, length))
+        self.ids = torch.randint(0, SMOLLM2.vocab_size, (2 * pairs, length))
         self.answered = (torch.arange(length) >= length // 2).float().expand(2 * pairs, -1)
         self.reference = torch.zeros(2 * pairs)
 
@@ -121,6 +122,15 @@ class Steps:
         seen.changes(parameter_step(before, {name: p.detach() for name, p in self.model.named_parameters()}))
         return time.perf_counter() - started
 
+    def adam(self) -> float:
+        """What the Gram matrix of all rows under Adam's diagonal adds to the same step."""
+        with Capture(self.model, offsets=(0, self.pairs), keep=True) as seen:
+            self.loss().backward()
+        self.step()
+        started = time.perf_counter()
+        seen.gram_under(adam_preconditioner(self.optimizer, self.model))
+        return time.perf_counter() - started
+
     def token_log_probs(self, _: torch.nn.Module | None = None) -> torch.Tensor:
         """Log-probabilities of the last TOKENS tokens of each row, token by token."""
         logits = self.model(input_ids=self.ids, use_cache=False).logits[:, -TOKENS - 1 : -1]
@@ -160,6 +170,7 @@ WAYS: dict[str, Callable[[Steps], float]] = {
     "batch": Steps.batch_gram,
     "normalised": Steps.normalised,
     "forecast": Steps.forecast,
+    "adam": Steps.adam,
     "paper": Steps.paper,
     "tokens": Steps.tokens,
     "token_backwards": Steps.token_backwards,
@@ -189,20 +200,10 @@ def ratio_of(way: str, against: str, seconds: dict[str, list[float]]) -> float:
     return median[way] / median[against]
 
 
-def peak_memory(way: str, pairs: int = 4, times: int = 3) -> int:
+def memory_of(way: str, pairs: int = 4, times: int = 3) -> int:
     """Largest resident memory of a process that takes a few steps, in bytes."""
     call = f"[b.WAYS[{way!r}](s) for _ in range({times})]"
-    code = f"import bench_gram_step as b; s = b.Steps(64, {pairs}); {call}; print(b.resident())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return int(done.stdout)
-
-
-def resident() -> int:
-    """This process's largest resident memory so far, in bytes; getrusage would count its parent's at the fork."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) * 1024
+    return peak_memory(f"import bench_gram_step as b; s = b.Steps(64, {pairs}); {call}")
 
 
 def main(names: list[str]) -> None:
@@ -211,12 +212,12 @@ def main(names: list[str]) -> None:
     kept = json.loads(RESULT.read_text()) if RESULT.exists() else {"ratios": {}, "targets": {}, "seconds": {}}
     for name in names or [*CASES, "diagnosed_memory_64", "token_gram_40_memory"]:
         if name == "token_gram_40_memory":
-            bare, used = peak_memory("tokens", 1, 0), peak_memory("tokens", 1, 1)
+            bare, used = memory_of("tokens", 1, 0), memory_of("tokens", 1, 1)
             kept_gradients = 2 * TOKENS * sum(p.numel() for p in Steps(64, 1).model.parameters()) * 4
             ratio, target = (used - bare) / kept_gradients, TOKEN_MEMORY_TARGET
             kept["token_memory_bytes"] = {"bare": bare, "used": used, "kept_gradients": kept_gradients}
         elif name == "diagnosed_memory_64":
-            plain, diagnosed = peak_memory("plain"), peak_memory("pairs")
+            plain, diagnosed = memory_of("plain"), memory_of("pairs")
             ratio, target = diagnosed / plain, MEMORY_TARGET
             kept["seconds"].pop(name, None)
             kept["memory_bytes"] = {"plain": plain, "pairs": diagnosed}

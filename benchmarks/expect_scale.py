@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench_gram_step import SMOLLM2
 from transformers import AutoConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig
 
 from gentangle.alignment.recipes import HubData, HubRecipe, Lora, Stage, load_recipe
@@ -47,15 +48,6 @@ DEVICES = {
     "A100 80GB": {"bfloat16": 312e12, "float32": 19.5e12},
 }
 UTILISATION = 0.4  # an assumption, not a measurement
-SMOLLM2 = LlamaConfig(
-    vocab_size=49152,
-    hidden_size=576,
-    intermediate_size=1536,
-    num_hidden_layers=30,
-    num_attention_heads=9,
-    num_key_value_heads=3,
-    tie_word_embeddings=True,
-)
 
 
 def expected(recipe: HubRecipe, config: AutoConfig, speed: float) -> dict[str, float]:

@@ -13,6 +13,7 @@ from gentangle.atomic import write_atomic, write_json
 from gentangle.errors import InputError
 
 RECORD_LIMIT = 200_000
+LOCK = "lock"
 
 
 class RunDirectory:
@@ -24,13 +25,19 @@ class RunDirectory:
         overwrite: remove what an earlier run left there.
 
     Raises:
-        InputError: the directory holds a run of another config.
+        InputError: the directory holds a run of another config; or it is to be overwritten while another process makes
+            its run.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], *, overwrite: bool = False) -> None:
         self.path = path
         if overwrite and path.exists():
-            shutil.rmtree(path)
+            with self.alone():
+                for left in path.iterdir():
+                    if left.is_dir() and not left.is_symlink():
+                        shutil.rmtree(left)
+                    elif left.name != LOCK:  # removed, it would no longer be the file that the next process locks
+                        left.unlink()
         kept = path / "config.json"
         if kept.exists() and json.loads(kept.read_text()) != json.loads(json.dumps(config)):
             raise InputError(
@@ -48,7 +55,7 @@ class RunDirectory:
         """
         import fcntl  # not on Windows, where only the long runs then fail
 
-        with (self.path / "lock").open("w") as file:
+        with (self.path / LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -49,7 +49,10 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def load_script():
-    """Load a file of the repository as the module of its stem; Sphinx and dataclasses look it up in sys.modules."""
+    """Load a file of the repository as the module of its stem; Sphinx and dataclasses look it up in sys.modules.
+
+    As where it is run, it can import its neighbours.
+    """
     loaded = []
 
     def load(path):
@@ -58,7 +61,11 @@ def load_script():
             spec = importlib.util.spec_from_file_location(name, ROOT / path)
             sys.modules[name] = importlib.util.module_from_spec(spec)
             loaded.append(name)
-            spec.loader.exec_module(sys.modules[name])
+            sys.path.insert(0, str((ROOT / path).parent))
+            try:
+                spec.loader.exec_module(sys.modules[name])
+            finally:
+                sys.path.pop(0)
         return sys.modules[name]
 
     yield load

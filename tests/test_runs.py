@@ -33,7 +33,7 @@ def test_overwrite_begins_anew(run):
     (run.path / "model").mkdir()
     anew = RunDirectory(run.path, CONFIG | {"seed": 1}, overwrite=True)
     assert anew.rows() == []
-    assert [path.name for path in run.path.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "lock"]
     assert json.loads((run.path / "config.json").read_text())["seed"] == 1
 
 
@@ -134,3 +134,25 @@ def test_a_second_process_is_told_that_the_run_is_being_made(tmp_path):
         pass
     with run.alone():  # free again
         pass
+
+
+def test_a_run_that_is_being_made_is_not_overwritten(run, tmp_path):
+    run.add({"step": 1})
+    (run.path / "model").mkdir()
+    (run.path / "linked").symlink_to(tmp_path, target_is_directory=True)
+    with run.alone():
+        before = {path.name: path.is_file() and path.read_bytes() for path in run.path.iterdir()}
+        with pytest.raises(InputError, match="being made by another process"):
+            RunDirectory(run.path, CONFIG | {"seed": 1}, overwrite=True)
+        assert {path.name: path.is_file() and path.read_bytes() for path in run.path.iterdir()} == before
+    anew = RunDirectory(run.path, CONFIG | {"seed": 1}, overwrite=True)  # free again
+    assert anew.config["seed"] == 1
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "lock"]
+
+
+def test_overwriting_keeps_the_file_that_others_lock(run):
+    """Were it replaced, a process that waits on the old file and one that opens the new would both go on."""
+    with run.alone():
+        kept = (run.path / "lock").stat().st_ino
+    RunDirectory(run.path, CONFIG, overwrite=True)
+    assert (run.path / "lock").stat().st_ino == kept

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,17 +94,22 @@ def run_preference(
             :data:`gentangle.alignment.review_pairs.FORMS`.
         seed: of the order of the data in both stages, and of what the policy writes.
         run: keeps checkpoints and metrics, so that a killed run goes on where it was. The fine-tuned policy stands
-            beside it, and serves every run of the recipe that begins with it.
+            beside it, and serves every run of the recipe that begins with it; one process makes it.
         stop_after: only the first so many preference steps of the same schedule.
         device: ``cpu`` or ``cuda``.
 
     Returns:
         Rows of the kinds ``accuracy``, ``log`` (TRL's own metrics), ``track``, ``forecast``, with ``run`` ``stage``
         (see :mod:`gentangle.alignment.stages`), and of a trainer with token masks ``masks``.
+
+    Raises:
+        InputError: another process makes the fine-tuned policy.
     """
     torch.set_num_threads(profile().threads)  # the same thread count, the same numbers
     train, held_out, texts = preference_data(recipe, form)
-    model, tokenizer, rows = _fine_tuned(recipe, form, train, held_out, texts, seed, run, device)
+    kept = run and _fine_tuned_beside(run, recipe, form, seed)
+    with kept.alone() if kept and not (kept.path / "model").exists() else nullcontext():
+        model, tokenizer, rows = _fine_tuned(recipe, form, train, held_out, texts, seed, kept, device)
     if form == "sampled":
         wanted = min(len(train), recipe.preference.steps * recipe.preference.batch_size)
         train, held_out = (
@@ -204,11 +210,10 @@ def _fine_tuned(
     held_out: Sequence[Pair],
     texts: Sequence[RatedText],
     seed: int,
-    run: RunDirectory | None,
+    kept: RunDirectory | None,
     device: str,
 ) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizerFast, Rows]":
     """The policy after fine-tuning and the rows measured on the way; made once for all runs that begin with it."""
-    kept = run and _fine_tuned_beside(run, recipe, form, seed)
     if kept and (kept.path / "model").exists():
         with training.quiet():
             model, tokenizer = load_policy(kept.path / "model")

@@ -1,5 +1,6 @@
 // Two gradients in the plane they span: what one step on a preference pair does to both log-probabilities.
 // The maths is gentangle/alignment/conditions.py's; tests/js compares the two.
+// direction, element, svg and attributes are dom.js's.
 
 // ---- maths: pure functions; a Gram matrix is [[|w|^2, <w,l>], [<w,l>, |l|^2]], rows chosen and rejected ----
 
@@ -283,28 +284,6 @@ function clamp(value, low, high) {
 function decimal(value) {
   const rounded = Math.round(value * 100) / 100;
   return (rounded === 0 ? 0 : rounded).toFixed(2).replace("-", "−");
-}
-
-function direction(value) {
-  return value === 0 ? "  ＝" : value > 0 ? "  ▲ rises" : "  ▼ falls";
-}
-
-function element(tag, values = {}, ...children) {
-  const node = document.createElement(tag);
-  attributes(node, values);
-  node.append(...children);
-  return node;
-}
-
-function svg(tag, values = {}, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  attributes(node, values);
-  node.append(...children);
-  return node;
-}
-
-function attributes(node, values) {
-  for (const [name, value] of Object.entries(values)) node.setAttribute(name, String(value));
 }
 
 export default { render };

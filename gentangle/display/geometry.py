@@ -6,7 +6,7 @@ import math
 import traitlets
 
 from gentangle.alignment import conditions
-from gentangle.display.widget import HERE, BookWidget
+from gentangle.display.widget import BookWidget, module_text
 
 #: How a case is written for a reader.
 CASE_TITLES = {
@@ -43,7 +43,7 @@ class GradientGeometry(BookWidget):
 
     module = "geometry"
     state_names = ("chosen_norm", "rejected_norm", "angle", "ratio", "eta")
-    _esm = HERE / "geometry.js"
+    _esm = module_text("geometry")
 
     chosen_norm = traitlets.Float(1.0, min=0.1, max=3.0).tag(sync=True)
     rejected_norm = traitlets.Float(2.0, min=0.1, max=3.0).tag(sync=True)

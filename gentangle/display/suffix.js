@@ -1,5 +1,6 @@
 // Two responses that differ in one token and share the tokens after it: what one step does to both log-probabilities.
 // The maths is gentangle/alignment/suffix.py's and conditions.py's; tests/js compares them.
+// direction, element, svg and attributes are dom.js's.
 
 // ---- maths: pure functions; a Gram matrix is [[|w|^2, <w,l>], [<w,l>, |l|^2]], rows chosen and rejected ----
 
@@ -240,28 +241,6 @@ function words(text, values) {
 function decimal(value, digits = 2) {
   const rounded = Number(value.toFixed(digits));
   return (rounded === 0 ? 0 : rounded).toFixed(digits).replace("-", "−");
-}
-
-function direction(value) {
-  return value === 0 ? "  ＝" : value > 0 ? "  ▲ rises" : "  ▼ falls";
-}
-
-function element(tag, values = {}, ...children) {
-  const node = document.createElement(tag);
-  attributes(node, values);
-  node.append(...children);
-  return node;
-}
-
-function svg(tag, values = {}, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  attributes(node, values);
-  node.append(...children);
-  return node;
-}
-
-function attributes(node, values) {
-  for (const [name, value] of Object.entries(values)) node.setAttribute(name, String(value));
 }
 
 export default { render };

@@ -6,7 +6,7 @@ import traitlets
 from gentangle.alignment import conditions
 from gentangle.alignment.suffix import orthogonal_gram
 from gentangle.display.geometry import CASE_TITLES
-from gentangle.display.widget import HERE, BookWidget
+from gentangle.display.widget import BookWidget, module_text
 
 
 class SuffixCases(BookWidget):
@@ -23,7 +23,7 @@ class SuffixCases(BookWidget):
 
     module = "suffix"
     state_names = ("p_w", "p_l", "length", "miss_w", "miss_l", "rho")
-    _esm = HERE / "suffix.js"
+    _esm = module_text("suffix")
 
     p_w, p_l, miss_w = (traitlets.Float(x, min=0.0, max=1.0).tag(sync=True) for x in (0.25, 0.25, 0.2))
     miss_l = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)

@@ -17,6 +17,11 @@ HERE = Path(__file__).parent
 LOADER, STYLE = "static_loader.js", "widgets.css"
 
 
+def module_text(module: str) -> str:
+    """Text of a widget's ES module: its own file after what the widgets share, which it need not import."""
+    return "".join((HERE / f"{name}.js").read_text("utf-8") for name in ("dom", module))
+
+
 class BookWidget(anywidget.AnyWidget):
     """Base class: a subclass sets ``module`` and ``_esm``, declares synced traits and draws its ``picture``."""
 
@@ -67,5 +72,5 @@ def source_name(module: str) -> str:
 
 
 def _registration(module: str) -> str:
-    text = json.dumps((HERE / f"{module}.js").read_text("utf-8"))
+    text = json.dumps(module_text(module))
     return f"(window.gentangleSources = window.gentangleSources || {{}})[{json.dumps(module)}] = {text};\n"

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from trainer_defaults import defaults, messages
 
 from gentangle import InputError, gram, pair_gram
 from gentangle.alignment.callback import PREFIX, EntanglementCallback
@@ -25,43 +26,17 @@ LOSSES = (
 ).split()
 
 
-def defaults(pairs, folder):
-    return {
-        "output_dir": str(folder),
-        "max_steps": 1,
-        "per_device_train_batch_size": len(pairs),
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "report_to": [],
-        "use_cpu": True,
-        "disable_tqdm": True,
-    }
-
-
 def trainer_of(policy, pairs, folder, callback=None, peft_config=None, reference_of=None, **settings):
     """TRL's DPOTrainer on the pairs, as messages; the reference is the policy or another model."""
-    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     model, tokenizer = fresh_copy(policy[0]), policy[1]
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": p.prompt}],
-            "chosen": [{"role": "assistant", "content": p.chosen}],
-            "rejected": [{"role": "assistant", "content": p.rejected}],
-        }
-        for p in pairs
-    ]
     reference = None if peft_config else fresh_copy(reference_of or model).eval()
     trainer = DPOTrainer(
         model=model,
         ref_model=reference,
         args=DPOConfig(**defaults(pairs, folder) | settings),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=messages(pairs),
         processing_class=tokenizer,
         peft_config=peft_config,
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,25 @@ def test_killed_and_started_again_it_ends_the_same(whole, toy, tmp_path):
     assert ours.keys() == expected.keys()
     assert all(ours[name].equal(expected[name]) for name in expected)
     assert metrics.read_text() == (whole / "metrics.jsonl").read_text()
+
+
+def test_a_fine_tuned_policy_that_another_process_makes_is_left_to_it(whole, toy, tmp_path):
+    """The folder beside the runs, which several of them begin with; whole, it needs no lock."""
+    import fcntl
+
+    beside = tmp_path / "runs" / "toy" / "supervised-short-suffix-seed3"
+    beside.mkdir(parents=True)
+    with (beside / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        process = start(toy, tmp_path)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 2
+        assert err.count("supervised-short-suffix-seed3 is being made by another process: wait for it") == 1
+        assert "Traceback" not in err
+        assert sorted(path.name for path in beside.iterdir()) == ["config.json", "lock"]
+        shutil.copytree(whole.parent / beside.name / "model", beside / "model")
+        shutil.copy(whole.parent / beside.name / "metrics.jsonl", beside)
+        finish(start(toy, tmp_path))
 
 
 def test_a_whole_run_is_not_made_again_and_another_recipe_is_refused(whole, toy):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from trainer_defaults import defaults, messages
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
@@ -83,30 +84,12 @@ def make(tiny_policy, pairs, reference, tmp_path):
     """Maker of a trainer on the pairs: DPOTrainer's arguments by name, others to the class."""
 
     def trainer(cls=DPOTrainer, callbacks=(), own=None, model=None, pairs=pairs, ref_model=reference, **settings):
-        from datasets import Dataset
-
-        rows = [{side: [{"role": role, "content": getattr(p, side)}] for side, role in ROLES.items()} for p in pairs]
-        defaults = {
-            "output_dir": str(tmp_path / "run"),
-            "max_steps": 1,
-            "per_device_train_batch_size": len(pairs),
-            "learning_rate": 1e-3,
-            "lr_scheduler_type": "constant",
-            "beta": BETA,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "report_to": [],
-            "use_cpu": True,
-            "disable_tqdm": True,
-        }
         model = fresh_copy(tiny_policy[0]) if model is None else model
         made = cls(
             model=model,
             ref_model=ref_model and fresh_copy(ref_model).to(model.dtype).eval(),
-            args=DPOConfig(**defaults | settings),
-            train_dataset=Dataset.from_list(rows),
+            args=DPOConfig(**defaults(pairs, tmp_path / "run") | {"beta": BETA} | settings),
+            train_dataset=messages(pairs),
             processing_class=tiny_policy[1],
             callbacks=list(callbacks),
             **own or {},
@@ -123,9 +106,6 @@ def exact_log_probs(model, batch):
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
     tokens = logits[:, :-1].log_softmax(-1).gather(-1, batch["input_ids"][:, 1:, None])[..., 0]
     return (tokens * batch["completion_mask"][:, 1:]).sum(-1)
-
-
-ROLES = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
 
 
 @pytest.fixture
