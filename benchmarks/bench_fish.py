@@ -8,6 +8,7 @@ copies of the parameters, less what it has beyond it for a model of a few. With 
 
 import argparse
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from peak_memory import peak_memory
 from torch import nn
 
 from gentangle.atomic import write_json
+from gentangle.display.figure import save_figure
 from gentangle.matching.domains import Domains
 from gentangle.matching.fish import fish_step
 from gentangle.matching.idgm import idgm_gradient
@@ -135,6 +137,29 @@ def copies_of(peaks: dict[str, list[int]], way: str) -> float:
     return (large - small) / (peaks["copy"][1] - peaks["copy"][0])
 
 
+def draw(figure, curve: list[dict[str, float]]) -> None:
+    """What exact IDGM costs in steps of Fish, over the domains, a panel a width."""
+    widths = sorted({point["width"] for point in curve})
+    for axes, width in zip(figure.subplots(1, len(widths), sharey=True), widths, strict=True):
+        points = [point for point in curve if point["width"] == width]
+        for way, label, line in (("idgm", "linear in S", "o-"), ("idgm_pairs", "pair by pair", "s--")):
+            axes.plot([p["domains"] for p in points], [p[way] / p["fish"] for p in points], line, label=label)
+        axes.set(xscale="log", xlabel="domains S", title=f"width {width}", xticks=[2, 4, 8, 16])
+        axes.set_xticklabels(["2", "4", "8", "16"])
+        axes.minorticks_off()
+        if width == widths[0]:
+            axes.set_ylabel("IDGM / Fish")
+            axes.legend()
+    axes.set_ylim(0, None)  # shared; set once every panel's points are known
+
+
+def keep_figure(curve: list[dict[str, float]], made: dict) -> None:
+    """The figure of the page on performance."""
+    os.environ["GENTANGLE_FIGURES"] = str(RESULT.parents[1] / "book" / "figures")
+    alt = "What an exact step of IDGM costs in steps of Fish, against the number of domains, for three widths."
+    save_figure("fish-cost", lambda figure: draw(figure, curve), alt=alt, seed=0, size=(9, 3.2), origin=made)
+
+
 def main() -> None:
     """Measure, print, and with ``--write`` keep."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -157,7 +182,8 @@ def main() -> None:
     if given.write:
         kept = {"ratios": {name: round(value, 2) for name, value in ratios.items()}, "targets": TARGETS}
         kept |= {"seconds": seconds, "memory_bytes": peaks, "curve": curve}
-        write_json(RESULT, kept | {"provenance": provenance(seed=0, data=None)})
+        write_json(RESULT, kept | {"provenance": (made := provenance(seed=0, data=None))})
+        keep_figure(curve, made)
 
 
 if __name__ == "__main__":

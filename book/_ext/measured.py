@@ -14,11 +14,11 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 #: Names whose ratio is better when it is higher.
-HIGHER = ("speedup",)
+HIGHER = ("speedup", "idgm_over_fish")
 
 
 def reached(name: str, ratio: float, target: float) -> bool:
-    """Whether a ratio reaches its target; speed-ups from above, costs from below."""
+    """Whether a ratio reaches its target; what is better higher from above, costs from below."""
     return ratio >= target if name.endswith(HIGHER) else ratio <= target
 
 
