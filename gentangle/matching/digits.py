@@ -102,9 +102,7 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
     start = 4 + 4 * data[3]
     shape = np.frombuffer(data[4:start], ">i4")
     if len(data) - start != shape.prod():
-        raise InputError(
-            f"{path} has {len(data) - start} bytes of data, expected {shape.prod()}: fetch it again."
-        )
+        raise InputError(f"{path} has {len(data) - start} bytes of data, expected {shape.prod()}: fetch it again.")
     return np.frombuffer(data[start:], np.uint8).reshape(shape)
 
 

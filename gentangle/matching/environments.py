@@ -31,9 +31,7 @@ class Environments:
 
     def __post_init__(self) -> None:
         if len(self.train) < 2:
-            raise InputError(
-                f"{len(self.train)} domain to learn from, not 2 or more: gradients match between domains."
-            )
+            raise InputError(f"{len(self.train)} domain to learn from, not 2 or more: gradients match between domains.")
 
         for part in (self.train, self.validation, self.test):
             for name, (x, y) in part.items():

@@ -15,17 +15,23 @@ from tqdm.auto import tqdm
 from gentangle.atomic import write_atomic
 from gentangle.cache import cache_dir
 from gentangle.errors import InputError
-from gentangle.matching import algorithms, cdsprites, digits
+from gentangle.matching import algorithms, cdsprites, digits, text_domains
 from gentangle.matching.domains import Domains, domain_gram, domains_of
-from gentangle.matching.environments import Draws, Environments, accuracy, leave_out, random_groups
+from gentangle.matching.environments import Draws, Environments, Examples, accuracy, leave_out, random_groups
 from gentangle.matching.gip import gip, mean_cosine
-from gentangle.matching.networks import small_cnn
+from gentangle.matching.networks import small_network
 from gentangle.matching.recipes import ALGORITHMS, MatchingRecipe, Variant
 from gentangle.profiles import profile
 from gentangle.provenance import provenance
 from gentangle.runs import RunDirectory, write_record
 
 Rows = list[dict[str, Any]]
+#: Sets whose domains can be left out.
+_PARTS: Mapping[str, Callable[..., Mapping[str, Examples]]] = {
+    "rotated-digits": digits.rotated_digits,
+    "colored-digits": digits.colored_digits,
+    "text": text_domains.text_domains,
+}
 _OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
@@ -93,9 +99,7 @@ def environments_of(data: Mapping[str, Any], seed: int, left_out: Sequence[str] 
     try:
         if name == "cdsprites":
             return cdsprites.cdsprites(**settings, seed=seed)
-        parts = {"rotated-digits": digits.rotated_digits, "colored-digits": digits.colored_digits}[name](
-            **settings, seed=seed
-        )
+        parts = _PARTS[name](**settings, seed=seed)
     except TypeError as error:
         raise InputError(f"The set {name} does not take these settings ({error}).") from error
     return leave_out(parts, left_out, 10 if name == "rotated-digits" else 2, seed)
@@ -109,7 +113,7 @@ def make_algorithm(variant: Variant, environments: Environments, seed: int) -> a
     """
     training = variant.training
     (x, _), *_ = environments.train.values()
-    model = small_cnn(x.shape[1:], environments.classes, width=training.width, seed=seed, norm=training.norm)
+    model = small_network(x.shape[1:], environments.classes, width=training.width, seed=seed, norm=training.norm)
     optimizer = partial(_OPTIMIZERS[training.optimizer], lr=training.learning_rate)
     try:
         return ALGORITHMS[variant.algorithm](

@@ -1,7 +1,21 @@
-"""The small convolutional network of the toys."""
+"""The small networks: convolutions for images, one hidden layer for vectors."""
 
 import torch
 from torch import nn
+
+
+def small_network(shape: torch.Size, classes: int, *, width: int, seed: int, norm: bool = False) -> nn.Sequential:
+    """:func:`small_cnn` for images; for vectors one hidden layer of ``width``, after BatchNorm where ``norm`` asks.
+
+    Args:
+        shape: of one input, (channels, height, width) or (features,).
+    """
+    if len(shape) == 3:
+        return small_cnn(shape, classes, width=width, seed=seed, norm=norm)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hidden = [*([nn.BatchNorm1d(shape[0])] * norm), nn.Linear(shape[0], width), nn.ReLU()]
+        return nn.Sequential(*hidden, nn.Linear(width, classes))
 
 
 def small_cnn(shape: torch.Size, classes: int, *, width: int, seed: int, norm: bool = False) -> nn.Sequential:

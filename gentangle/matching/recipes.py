@@ -19,7 +19,7 @@ ALGORITHMS: Mapping[str, type[algorithms.Algorithm]] = {
     "vrex": algorithms.VREx,
     "group-dro": algorithms.GroupDRO,
 }
-SETS = ("cdsprites", "rotated-digits", "colored-digits")
+SETS = ("cdsprites", "rotated-digits", "colored-digits", "text")
 OPTIMIZERS = ("sgd", "adam")
 
 
