@@ -1,7 +1,8 @@
 """Long runs of kind ``matching``: a model trained on some domains, looked at on the way, and the records of it."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
@@ -21,7 +22,6 @@ from gentangle.matching.environments import Draws, Environments, Examples, accur
 from gentangle.matching.gip import gip, mean_cosine
 from gentangle.matching.networks import small_network
 from gentangle.matching.recipes import ALGORITHMS, MatchingRecipe, Variant
-from gentangle.profiles import profile
 from gentangle.provenance import provenance
 from gentangle.runs import RunDirectory, write_record
 
@@ -57,7 +57,6 @@ def make_matching_runs(
     for what, value, known in (("variant", only_variant, variants), ("seed", only_seed, recipe.seeds)):
         if value is not None and value not in known:
             raise InputError(f"The recipe {recipe.name} has no {what} {value!r}, it has {', '.join(map(str, known))}.")
-    torch.set_num_threads(profile().threads)
     names = [name for name in variants if only_variant in (None, name)]
     seeds = [seed for seed in recipe.seeds if only_seed in (None, seed)]
     wanted = [(seed, name, tuple(out)) for seed, name, out in product(seeds, names, recipe.left_out)]
@@ -126,7 +125,7 @@ def make_algorithm(variant: Variant, environments: Environments, seed: int) -> a
 def run_algorithm(
     variant: Variant, seed: int, left_out: Sequence[str] = (), *, steps: int = 0, run: RunDirectory | None = None
 ) -> Rows:
-    """Train one variant on one seed's data, and look at it every ``look_every`` updates.
+    """Train one variant on one seed's data, and look at it every ``look_every`` updates; in one thread.
 
     A row has the number of the update; the means since the last look of the ``loss``, ``gip`` and ``cosine`` that the
     updates saw; the exact ``domain_gip`` and ``domain_cosine`` of the true training domains, on fixed minibatches;
@@ -137,6 +136,22 @@ def run_algorithm(
         steps: stop after so many updates, to look at the beginning of a run; 0 for all of them.
         run: where the rows go, and checkpoints from which it goes on.
     """
+    with _one_thread():
+        return _rows(variant, seed, left_out, steps, run)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For networks so small that a second thread costs more than it does; and the bytes do not depend on it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rows(variant: Variant, seed: int, left_out: Sequence[str], steps: int, run: RunDirectory | None) -> Rows:
     environments, training = environments_of(variant.data, seed, left_out), variant.training
     algorithm = make_algorithm(variant, environments, seed)
     phases = [algorithm]
