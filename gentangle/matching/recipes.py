@@ -58,9 +58,10 @@ class Training:
 class MatchingRecipe:
     """Every algorithm in every setting, for every seed and every set of domains left out.
 
+    ``training`` has the settings of all; an algorithm or a setting may change them.
+
     Attributes:
         data: ``set`` (one of :data:`SETS`) and what its function takes besides the seed.
-        training: settings of all; an algorithm or a setting may change them.
         algorithms: by a name of the reader's choice: ``algorithm`` (of :data:`ALGORITHMS`; else the name is one), its
             hyperparameters, and what it changes of ``training``.
         seeds: of the data, the weights and the draws.
