@@ -108,7 +108,7 @@ def as_floats(x: torch.Tensor) -> torch.Tensor:
     return x.float() / 255 if x.dtype == torch.uint8 else x
 
 
-def accuracy(predict: Callable[[Any], torch.Tensor], examples: Examples, batch_size: int = 500) -> float:
+def domain_accuracy(predict: Callable[[Any], torch.Tensor], examples: Examples, batch_size: int = 500) -> float:
     """Share of the examples whose largest logit is the label's."""
     x, y = examples
     right = [

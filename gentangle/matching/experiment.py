@@ -18,7 +18,7 @@ from gentangle.cache import cache_dir
 from gentangle.errors import InputError
 from gentangle.matching import algorithms, cdsprites, digits, text_domains
 from gentangle.matching.domains import Domains, domain_gram, domains_of
-from gentangle.matching.environments import Draws, Environments, Examples, accuracy, leave_out, random_groups
+from gentangle.matching.environments import Draws, Environments, Examples, domain_accuracy, leave_out, random_groups
 from gentangle.matching.gip import gip, mean_cosine
 from gentangle.matching.networks import small_network
 from gentangle.matching.recipes import ALGORITHMS, MatchingRecipe, Variant
@@ -194,7 +194,7 @@ def _look(environments: Environments, fixed: Domains, algorithm: algorithms.Algo
     matrix = domain_gram(algorithm.model, fixed)
     parts = {"validation": environments.validation, "test": environments.test}
     found: dict[str, Any] = {
-        kind: {str(name): accuracy(algorithm.predict, examples) for name, examples in part.items()}
+        kind: {str(name): domain_accuracy(algorithm.predict, examples) for name, examples in part.items()}
         for kind, part in parts.items()
     }
     return found | {

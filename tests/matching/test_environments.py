@@ -7,7 +7,7 @@ import torch
 from gentangle.errors import InputError
 from gentangle.matching.cdsprites import cdsprites, sprites
 from gentangle.matching.digits import ANGLES, DISAGREEMENTS, colored_digits, digits, read_idx, rotated_digits
-from gentangle.matching.environments import Draws, Environments, accuracy, as_floats, leave_out, random_groups
+from gentangle.matching.environments import Draws, Environments, as_floats, domain_accuracy, leave_out, random_groups
 
 
 def examples(count, label=0, at=0.0):
@@ -88,7 +88,7 @@ def test_reptile_draws_several_minibatches_of_one_domain():
 
 def test_accuracy_counts_largest_logits():
     x, y = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 4.0]]), torch.tensor([0, 0, 1])
-    assert accuracy(lambda x: x, (x, y), batch_size=2) == pytest.approx(2 / 3)
+    assert domain_accuracy(lambda x: x, (x, y), batch_size=2) == pytest.approx(2 / 3)
 
 
 def test_bytes_become_numbers_from_0_to_1():
