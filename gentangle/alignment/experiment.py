@@ -1,8 +1,8 @@
 """The tweets experiment: a base policy, fine-tuning on one form, preference training, and what is measured."""
 
 import shutil
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,8 +90,7 @@ def run_preference(
 
     Args:
         recipe: settings; ``recipe.measure`` says what is measured and when.
-        form: a key of :data:`gentangle.alignment.preference.FORMS` or one of
-            :data:`gentangle.alignment.review_pairs.FORMS`.
+        form: of :data:`gentangle.alignment.preference.FORMS` or :data:`gentangle.alignment.review_pairs.FORMS`.
         seed: of the order of the data in both stages, and of what the policy writes.
         run: keeps checkpoints and metrics, so that a killed run goes on where it was. The fine-tuned policy stands
             beside it, and serves every run of the recipe that begins with it; one process makes it.
@@ -107,9 +106,7 @@ def run_preference(
     """
     torch.set_num_threads(profile().threads)  # the same thread count, the same numbers
     train, held_out, texts = preference_data(recipe, form)
-    kept = run and _fine_tuned_beside(run, recipe, form, seed)
-    with kept.alone() if kept and not (kept.path / "model").exists() else nullcontext():
-        model, tokenizer, rows = _fine_tuned(recipe, form, train, held_out, texts, seed, kept, device)
+    model, tokenizer, rows = _fine_tuned(recipe, form, train, held_out, texts, seed, run, device)
     if form == "sampled":
         wanted = min(len(train), recipe.preference.steps * recipe.preference.batch_size)
         train, held_out = (
@@ -210,39 +207,49 @@ def _fine_tuned(
     held_out: Sequence[Pair],
     texts: Sequence[RatedText],
     seed: int,
-    kept: RunDirectory | None,
+    run: RunDirectory | None,
     device: str,
 ) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizerFast, Rows]":
     """The policy after fine-tuning and the rows measured on the way; made once for all runs that begin with it."""
-    if kept and (kept.path / "model").exists():
+    with _fine_tuned_beside(run, recipe, form, seed) as kept:
+        if kept and (kept.path / "model").exists():
+            with training.quiet():
+                model, tokenizer = load_policy(kept.path / "model")
+            return model.to(device), tokenizer, kept.rows()
         with training.quiet():
-            model, tokenizer = load_policy(kept.path / "model")
-        return model.to(device), tokenizer, kept.rows()
-    with training.quiet():
-        model, tokenizer = load_policy(None if recipe.base == smollm2.NAME else recipe.base)
-    tokenizer.chat_template = PLAIN_TEMPLATE  # the question is a text to go on with, whatever the model was taught
-    model = model.to(device)
-    rows: Rows = []
-    measured = (recipe, model, tokenizer, train, held_out)
-    _at_stage(rows.append, "base", *measured, looks=kept is not None)
-    training.supervised(
-        model, tokenizer, train, recipe.supervised, seed=seed, folder=kept.path / "supervised" if kept else None
-    )
-    _at_stage(rows.append, "supervised", *measured, looks=kept is not None)
-    if texts:
-        next(row for row in reversed(rows) if row["kind"] == "accuracy")["majority"] = majority(texts)
-    if kept:
-        kept.put(rows)
-        save_policy(model, tokenizer, kept.path / "model")
-        shutil.rmtree(kept.path / "supervised")
-    return fresh_copy(model), tokenizer, rows
+            model, tokenizer = load_policy(None if recipe.base == smollm2.NAME else recipe.base)
+        tokenizer.chat_template = PLAIN_TEMPLATE  # the question is a text to go on with, whatever the model was taught
+        model = model.to(device)
+        rows: Rows = []
+        measured = (recipe, model, tokenizer, train, held_out)
+        _at_stage(rows.append, "base", *measured, looks=kept is not None)
+        training.supervised(
+            model, tokenizer, train, recipe.supervised, seed=seed, folder=kept.path / "supervised" if kept else None
+        )
+        _at_stage(rows.append, "supervised", *measured, looks=kept is not None)
+        if texts:
+            next(row for row in reversed(rows) if row["kind"] == "accuracy")["majority"] = majority(texts)
+        if kept:
+            kept.put(rows)
+            save_policy(model, tokenizer, kept.path / "model")
+            shutil.rmtree(kept.path / "supervised")
+        return fresh_copy(model), tokenizer, rows
 
 
-def _fine_tuned_beside(run: RunDirectory, recipe: PreferenceRecipe, form: str, seed: int) -> RunDirectory:
+@contextmanager
+def _fine_tuned_beside(
+    run: RunDirectory | None, recipe: PreferenceRecipe, form: str, seed: int
+) -> Iterator[RunDirectory | None]:
+    """Where the runs' fine-tuned policy is kept, held against other processes until it is whole."""
+    if run is None:
+        yield None
+        return
     form = "human" if form == "sampled" else form
     config = run_config(recipe, form, seed)
     decides = ("base", "held_out", "supervised", "measure", "form", "seed", "data_sha256")
-    return RunDirectory(run.path.parent / f"supervised-{form}-seed{seed}", {name: config[name] for name in decides})
+    kept = RunDirectory(run.path.parent / f"supervised-{form}-seed{seed}", {name: config[name] for name in decides})
+    with nullcontext() if (kept.path / "model").exists() else kept.alone():
+        yield kept
 
 
 def _at_stage(

@@ -21,4 +21,3 @@ function svg(tag, values = {}, ...children) {
 function attributes(node, values) {
   for (const [name, value] of Object.entries(values)) node.setAttribute(name, String(value));
 }
-

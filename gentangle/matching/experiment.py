@@ -26,11 +26,11 @@ from gentangle.provenance import provenance
 from gentangle.runs import RunDirectory, write_record
 
 Rows = list[dict[str, Any]]
-#: Sets whose domains can be left out.
-_PARTS: Mapping[str, Callable[..., Mapping[str, Examples]]] = {
-    "rotated-digits": digits.rotated_digits,
-    "colored-digits": digits.colored_digits,
-    "text": text_domains.text_domains,
+#: Sets whose domains can be left out, and how many classes each has.
+_PARTS: Mapping[str, tuple[Callable[..., Mapping[str, Examples]], int]] = {
+    "rotated-digits": (digits.rotated_digits, 10),
+    "colored-digits": (digits.colored_digits, 2),
+    "text": (text_domains.text_domains, 2),
 }
 _OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
@@ -98,10 +98,11 @@ def environments_of(data: Mapping[str, Any], seed: int, left_out: Sequence[str] 
     try:
         if name == "cdsprites":
             return cdsprites.cdsprites(**settings, seed=seed)
-        parts = _PARTS[name](**settings, seed=seed)
+        make, classes = _PARTS[name]
+        parts = make(**settings, seed=seed)
     except TypeError as error:
         raise InputError(f"The set {name} does not take these settings ({error}).") from error
-    return leave_out(parts, left_out, 10 if name == "rotated-digits" else 2, seed)
+    return leave_out(parts, left_out, classes, seed)
 
 
 def make_algorithm(variant: Variant, environments: Environments, seed: int) -> algorithms.Algorithm:

@@ -48,10 +48,10 @@ def features(domain: str) -> tuple[torch.Tensor, torch.Tensor]:
     """
     from safetensors.torch import load_file, save
 
-    texts = [t for t in rated_texts.load(domain) if abs(t.rating) > MIN_RATING]
-    texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:MOST]]
     path = cache_dir() / "text_features" / f"{domain}-{rated_texts.corpus_hash()[:12]}.safetensors"
     if not path.exists():
+        texts = [t for t in rated_texts.load(domain) if abs(t.rating) > MIN_RATING]
+        texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:MOST]]
         found = embed([t.text for t in texts], smollm2.fetched())
         write_atomic(path, save({"x": found.half(), "rating": torch.tensor([t.rating for t in texts])}))
     kept = load_file(path)

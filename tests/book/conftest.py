@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from gentangle.alignment.records import load_records
+from gentangle.display.claims import load_claims
 
 ROOT = Path(__file__).parents[2]
 
@@ -13,3 +14,9 @@ ROOT = Path(__file__).parents[2]
 def records(request):
     """The committed records of the module's ``RECIPE``."""
     return load_records(ROOT / "results", request.module.RECIPE)
+
+
+@pytest.fixture(scope="session")
+def ledger():
+    """The committed claims, by id."""
+    return {claim.id: claim for claim in load_claims(ROOT / "book" / "claims.yml")}

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from gentangle.cli import MATCHING_RECIPES
-from gentangle.display.claims import load_claims
 from gentangle.matching.recipes import load_matching_recipe
 from gentangle.matching.verdicts import load_matching_records, matching_verdicts
 from gentangle.runs import RECORD_LIMIT, rounded
@@ -38,7 +37,6 @@ def test_records_are_of_the_committed_recipe_whole_and_small(recipe, records):
         assert (ROOT / "results" / recipe.name / f"{name}.json").stat().st_size <= RECORD_LIMIT
 
 
-def test_status_follows_from_the_records(recipe, records):
-    ledger = {claim.id: claim for claim in load_claims(ROOT / "book" / "claims.yml")}
+def test_status_follows_from_the_records(recipe, records, ledger):
     for name, (status, measured) in matching_verdicts(recipe.name, records).items():
         assert (ledger[name].status, ledger[name].measured) == (status, measured)

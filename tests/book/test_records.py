@@ -9,7 +9,6 @@ from gentangle.alignment.recipes import load_recipe
 from gentangle.alignment.records import load_records, rows_of
 from gentangle.alignment.verdicts import run_verdicts
 from gentangle.cli import RECIPES
-from gentangle.display.claims import load_claims
 from gentangle.runs import RECORD_LIMIT, rounded
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +32,6 @@ def test_records_are_of_the_committed_recipe_and_small(recipe, records):
     assert all(path.stat().st_size <= RECORD_LIMIT for path in (ROOT / "results" / recipe.name).glob("*.json"))
 
 
-def test_status_follows_from_the_records(recipe, records):
-    ledger = {claim.id: claim for claim in load_claims(ROOT / "book" / "claims.yml")}
+def test_status_follows_from_the_records(recipe, records, ledger):
     for name, (status, measured) in run_verdicts(recipe.name, records).items():
         assert (ledger[name].status, ledger[name].measured) == (status, measured)

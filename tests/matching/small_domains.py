@@ -4,10 +4,13 @@ from functools import partial
 from itertools import combinations, permutations
 
 import torch
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from gentangle.matching.fish import fish_step
+
+seeds = st.integers(0, 10_000)
 
 
 def network(seed=0, norm=False):
@@ -25,6 +28,11 @@ def minibatches(seed=0, count=3, size=6):
 
 def losses(batches, loss=nn.functional.binary_cross_entropy_with_logits):
     return {name: lambda m, x=x, y=y: loss(m(x), y) for name, (x, y) in batches.items()}
+
+
+def problem(seed, count=3, loss=nn.functional.binary_cross_entropy_with_logits):
+    """A network and the losses of its domains."""
+    return network(seed), losses(minibatches(seed, count), loss)
 
 
 class Point(nn.Module):

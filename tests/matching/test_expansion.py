@@ -1,6 +1,6 @@
 """The printed expansion of Fish against loops that are run, where it breaks, and what the loop and IDGM do far out."""
 
-from functools import reduce
+from functools import partial, reduce
 from itertools import combinations, pairwise, permutations
 
 import numpy as np
@@ -14,15 +14,14 @@ from small_domains import (
     cosine,
     derivatives,
     displacement,
-    losses,
     matching_gradient,
     mean_displacement,
-    minibatches,
-    network,
     quadratics,
     random_quadratics,
+    seeds,
     vector,
 )
+from small_domains import problem as small_problem
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from gentangle.matching import expansion
@@ -33,11 +32,7 @@ from gentangle.matching.gip import gip
 from gentangle.matching.idgm import idgm_gradient
 from gentangle.matching.smooth_fish import smooth_fish_gradient
 
-seeds = st.integers(0, 10_000)
-
-
-def problem(seed, count=3):
-    return network(seed), losses(minibatches(seed, count), torch.nn.functional.mse_loss)
+problem = partial(small_problem, loss=torch.nn.functional.mse_loss)
 
 
 def value(expression, gradients, hessians, alpha):

@@ -19,8 +19,10 @@ from small_domains import (
     mean_displacement,
     minibatches,
     network,
+    problem,
     quadratics,
     random_quadratics,
+    seeds,
     vector,
 )
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -34,12 +36,7 @@ from gentangle.matching.loop_gip import LoopGIP, is_plain_sgd
 from gentangle.matching.smooth_fish import smooth_fish_gradient
 
 KINDS = (torch.Tensor, torch.nn.Parameter)
-seeds = st.integers(0, 10_000)
 sgd = partial(torch.optim.SGD, lr=0.1)
-
-
-def problem(seed, count=3):
-    return network(seed), losses(minibatches(seed, count))
 
 
 @pytest.mark.parametrize("make", [sgd, partial(torch.optim.Adam, lr=0.01)])

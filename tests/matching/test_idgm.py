@@ -13,6 +13,7 @@ from small_domains import (
     network,
     quadratics,
     random_quadratics,
+    seeds,
     vector,
 )
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -21,8 +22,6 @@ from gentangle.matching.domains import domain_gram
 from gentangle.matching.erm import erm_gradient
 from gentangle.matching.gip import gip
 from gentangle.matching.idgm import idgm_gradient
-
-seeds = st.integers(0, 10_000)
 
 
 def objective(model, domains, gamma):
