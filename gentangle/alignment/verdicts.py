@@ -123,6 +123,43 @@ def mitigations_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, V
     }
 
 
+def reviews_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
+    """What a pretrained model's runs on whole sentences decide, in every seed.
+
+    ``sentences-together``: the means of held-out chosen and rejected move to the same side, with all parameters and
+    with an adapter of rank 16. ``lora-rank``: at the first look the median cosine over all pairs whose Gram matrix is
+    taken differs by at most 0.1 between ranks 2, 16 and 64. ``on-policy``: it is lower for the policy's own sentences
+    than for people's, all parameters trained.
+    """
+    moved = [held_out(record) for name in ("full", "lora-16") for record in records[name]]
+    first = {name: [first_cosine(record) for record in of] for name, of in records.items()}
+    ranks = list(zip(*(first[f"lora-{rank}"] for rank in (2, 16, 64)), strict=True))
+    own = [a < b for a, b in zip(first["full-sampled"], first["full"], strict=True)]
+    shown = {name: _listed(values) for name, values in first.items()}
+    return {
+        "sentences-together": (
+            _status(all(run.chosen * run.rejected > 0 for run in moved)),
+            f"all parameters: {_measured(moved[: len(moved) // 2])}; rank 16: {_measured(moved[len(moved) // 2 :])}",
+        ),
+        "lora-rank": (
+            _status(all(max(seed) - min(seed) <= 0.1 for seed in ranks)),
+            "first median cosine, a figure a seed: "
+            + "; ".join(f"rank {rank} {shown[f'lora-{rank}']}" for rank in (2, 16, 64)),
+        ),
+        "on-policy": (
+            _status(all(own)),
+            f"first median cosine, a figure a seed: its own {shown['full-sampled']}; people's {shown['full']}",
+        ),
+    }
+
+
+def first_cosine(record: Record) -> float:
+    """Median cosine at the first look, over the training and the held-out pairs whose Gram matrices are taken."""
+    first = [look for look in rows_of(record["rows"], "track") if look["step"] == 0]
+    parts = ("chosen_norm_sq", "rejected_norm_sq", "inner_product")
+    return median_cosine({part: [value for look in first for value in look[part]] for part in parts})
+
+
 def stage(record: Record, name: str, group: str) -> Mapping[str, Any]:
     """A group's look after the stage ``name``: ``base``, ``supervised``, ``sampled`` or ``preference``."""
     return next(row for row in rows_of(record["rows"], "stage", group) if row["stage"] == name)
@@ -197,4 +234,5 @@ _DECIDED_BY: Mapping[str, Callable[[Mapping[str, Sequence[Record]]], dict[str, V
     "tweets_smollm2": pretrained_verdicts,
     "objectives": objectives_verdicts,
     "mitigations": mitigations_verdicts,
+    "reviews": reviews_verdicts,
 }
