@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 LOCK ?= requirements/cpu.txt
 RECIPES ?= recipes/tweets.yaml recipes/objectives.yaml recipes/mitigations.yaml recipes/cdsprites.yaml \
-  recipes/cdsprites_dials.yaml recipes/rotated_digits.yaml recipes/colored_digits.yaml
+  recipes/cdsprites_dials.yaml recipes/cdsprites_controls.yaml recipes/rotated_digits.yaml recipes/colored_digits.yaml
 PORT ?= 8000
 
 SHELL := bash

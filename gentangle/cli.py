@@ -295,9 +295,11 @@ def _claims(given: argparse.Namespace) -> None:
         from gentangle.alignment.theory_verdicts import theory_verdicts
         from gentangle.alignment.verdicts import run_verdicts
         from gentangle.matching.expansion import fish_approximates_idgm
+        from gentangle.matching.linear_toy import linear_toy_verdict
         from gentangle.provenance import provenance
 
-        theory = theory_verdicts() | {"fish-approximates-idgm": fish_approximates_idgm()}
+        theory = theory_verdicts()
+        theory |= {"fish-approximates-idgm": fish_approximates_idgm(), "linear-toy": linear_toy_verdict()}
         found = [(theory, provenance(seed=0, data=None))]
         for path in given.recipe:
             if _is_matching(path):
