@@ -51,7 +51,8 @@ def make_matching_runs(
         overwrite: begin anew where a run is there already.
 
     Raises:
-        InputError: a variant or seed that the recipe does not have; a directory of another recipe.
+        InputError: a variant or seed that the recipe does not have, settings that do not fit (nothing is made then), or
+            a directory of another recipe.
     """
     variants = recipe.variants()
     for what, value, known in (("variant", only_variant, variants), ("seed", only_seed, recipe.seeds)):
@@ -62,6 +63,8 @@ def make_matching_runs(
     wanted = [(seed, name, tuple(out)) for seed, name, out in product(seeds, names, recipe.left_out)]
     folders = {}
     for seed, name, out in tqdm(wanted, unit="run", disable=None):
+        if not _folder(recipe, name).exists():  # settings that do not fit leave no directory behind, to be in the way
+            make_algorithm(variants[name], environments_of(variants[name].data, seed, out), seed)
         run = RunDirectory(_folder(recipe, name), asdict(variants[name]), overwrite=overwrite and name not in folders)
         folders[name] = run.path
         with run.alone():

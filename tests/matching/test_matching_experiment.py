@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from gentangle.cache import cache_dir
 from gentangle.cli import main
 from gentangle.errors import InputError
 from gentangle.matching import experiment
@@ -66,6 +67,7 @@ def test_hyperparameters_and_data_settings_that_do_not_fit_are_refused(tmp_path)
     made = recipe(tmp_path, algorithms={"fish": {"gamma": 1}}, settings={})
     with pytest.raises(InputError, match="fish does not take these hyperparameters .*gamma"):
         make_matching_runs(made)
+    assert not (cache_dir() / "runs" / made.name).exists()  # nothing stands in the way of the mended recipe
     with pytest.raises(InputError, match="The set cdsprites does not take these settings"):
         environments_of({"set": "cdsprites", "domain": 3}, seed=0)
 
