@@ -1,4 +1,4 @@
-"""The command line: ``gentangle fetch | train | diagnose | heatmap | rank | explain | claims | profile``."""
+"""The command line: ``gentangle fetch | train | fish | diagnose | heatmap | rank | explain | claims``, and more."""
 
 import argparse
 import sys
@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="replace runs that are there already")
     train.set_defaults(run=_train)
 
+    _of_wilds(commands)
+
     diagnose = commands.add_parser("diagnose", help="each pair of a JSONL file: its Gram matrix, case and forecast")
     _of_pairs(diagnose, batches=True)
     diagnose.add_argument("--html", type=Path, metavar="OUT", help="write the table of pairs as a page")
@@ -88,6 +90,27 @@ def _parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("profile", help="print the profile in force and what it sets")
     shown.set_defaults(run=_profile)
     return parser
+
+
+def _of_wilds(commands: Any) -> None:
+    """The two commands of WILDS."""
+    fish = commands.add_parser("fish", help="train Fish on a data set of WILDS and evaluate it; killed, it goes on")
+    fish.add_argument("--recipe", type=Path, required=True, help="YAML file, as recipes/wilds_camelyon17.yaml")
+    fish.add_argument("--root", type=Path, required=True, help="folder that holds the data set's folder")
+    fish.add_argument("--seed", type=int, default=0, help="default: 0")
+    fish.add_argument("--out", type=Path, help="directory of the run (default: in the cache)")
+    fish.add_argument("--small", action="store_true", help="the recipe's small run, for the data of wilds-fixture")
+    fish.add_argument("--weights", help="to begin from: random, a file or folder, imagenet or a hub name")
+    fish.add_argument("--tokenizer", help="of texts: a folder or hub name, or train for one made of the data")
+    fish.add_argument("--workers", type=int, default=0, help="processes that load inputs (default: 0)")
+    fish.add_argument("--overwrite", action="store_true", help="replace a run that is there already")
+    fish.set_defaults(run=_fish)
+
+    fixture = commands.add_parser("wilds-fixture", help="write a tiny data set of WILDS in its real layout")
+    fixture.add_argument("name", help="camelyon17, civilcomments, fmow, iwildcam, poverty or amazon")
+    fixture.add_argument("folder", type=Path, help="where its folder goes")
+    fixture.add_argument("--seed", type=int, default=0, help="default: 0")
+    fixture.set_defaults(run=_wilds_fixture)
 
 
 def _of_pairs(parser: argparse.ArgumentParser, *, batches: bool) -> None:
@@ -144,6 +167,27 @@ def _train(given: argparse.Namespace) -> None:
             from gentangle.display.training_plots import draw_run
 
             draw_run(folder)
+
+
+def _fish(given: argparse.Namespace) -> None:
+    from gentangle.matching.wilds_run import load_wilds_recipe, run_wilds
+
+    run_wilds(
+        load_wilds_recipe(given.recipe, small=given.small),
+        given.root,
+        seed=given.seed,
+        path=given.out,
+        weights=given.weights,
+        tokenizer=given.tokenizer,
+        workers=given.workers,
+        overwrite=given.overwrite,
+    )
+
+
+def _wilds_fixture(given: argparse.Namespace) -> None:
+    from gentangle.matching.wilds_fixtures import make_fixture
+
+    print(make_fixture(given.name, given.folder, given.seed))
 
 
 def _is_matching(recipe: Path) -> bool:

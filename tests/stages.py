@@ -18,16 +18,20 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg"]
 NOTEBOOKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "notebooks").glob("*.ipynb")) or ["notebooks"]
-ELSEWHERE = ["--ignore=tests/book", "--ignore=tests/browser"]
+ELSEWHERE = ["--ignore=tests/book", "--ignore=tests/browser", "--ignore=tests/wilds"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Commands that are run in turn, the minutes they may take on 2 cores, and what to do when one fails."""
+    """Commands that are run in turn, the minutes they may take on 2 cores, and what to do when one fails.
+
+    ``packages`` is a folder of packages that these commands alone see.
+    """
 
     minutes: float
     commands: list[list[str]]
     advice: str
+    packages: str = ""
 
 
 # The budgets are 40 minutes with a reserve of 5, out of which lint and the edit loop's tests come.
@@ -51,6 +55,12 @@ STAGES = {
         15,
         [["pytest", "-q", *NBVAL, *NOTEBOOKS]],
         "a chapter's output is not the stored one: mend the code, or, if the new one is right, run `make run`.",
+    ),
+    "wilds": Stage(
+        6,
+        [["make", "--no-print-directory", ".venv/wilds/.installed"], ["pytest", "-q", "tests/wilds"]],
+        "mend the code or the test; the packages of requirements/wilds.txt need a network once.",
+        packages=".venv/wilds",
     ),
     "book": Stage(
         6,
@@ -98,6 +108,8 @@ def run(name: str, counts: Counter[str]) -> int:
     # The stored outputs are the cpu profile's; figures drawn while testing replace none of the book's.
     environment = {key: value for key, value in os.environ.items() if key != "GENTANGLE_FIGURES"}
     environment["GENTANGLE_PROFILE"] = "cpu"
+    if STAGES[name].packages:
+        environment["PYTHONPATH"] = str(ROOT / STAGES[name].packages)
     for tool, *arguments in STAGES[name].commands:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.xml"

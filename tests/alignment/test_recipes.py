@@ -8,6 +8,7 @@ import yaml
 from gentangle import InputError
 from gentangle.alignment.recipes import BaseRecipe, PreferenceRecipe, load_recipe, recipe_from
 from gentangle.matching.recipes import load_matching_recipe
+from gentangle.matching.wilds_run import load_wilds_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -18,8 +19,9 @@ def given():
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_committed_recipe_loads(path):
-    matching = yaml.safe_load(path.read_text())["kind"] == "matching"
-    assert (load_matching_recipe if matching else load_recipe)(path).name == path.stem
+    readers = {"matching": load_matching_recipe, "wilds": load_wilds_recipe}
+    kind = yaml.safe_load(path.read_text())["kind"]
+    assert readers.get(kind, load_recipe)(path).name == path.stem
 
 
 def test_both_tweets_recipes_hold_the_same_tweets_out():
