@@ -4,8 +4,9 @@ PYTHON ?= python3
 # TORCH="--index-url <the index that PyTorch's install page names> torch==2.13.0" chooses.
 TORCH ?= torch==2.13.0
 LOCK ?= requirements/cpu.txt
-RECIPES ?= recipes/tweets.yaml recipes/objectives.yaml recipes/mitigations.yaml recipes/cdsprites.yaml \
-  recipes/cdsprites_dials.yaml recipes/cdsprites_controls.yaml recipes/rotated_digits.yaml recipes/colored_digits.yaml
+RECIPES ?= recipes/tweets.yaml recipes/tweets_smollm2.yaml recipes/reviews.yaml recipes/objectives.yaml \
+  recipes/mitigations.yaml recipes/bridge.yaml recipes/cdsprites.yaml recipes/cdsprites_dials.yaml recipes/cdsprites_controls.yaml \
+  recipes/rotated_digits.yaml recipes/colored_digits.yaml
 PORT ?= 8000
 
 SHELL := bash

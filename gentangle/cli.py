@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 DATA = ("rated-texts", "smollm2")
 RANKINGS = ("entanglement", "ches", "edit-distance")
 #: Recipes whose records decide claims.
-RECIPES = [Path(f"recipes/{name}.yaml") for name in ("tweets", "objectives", "mitigations")]
+_PREFERENCE = ("tweets", "tweets_smollm2", "reviews", "objectives", "mitigations", "bridge")
+RECIPES = [Path(f"recipes/{name}.yaml") for name in _PREFERENCE]
 MATCHING_RECIPES = [Path(f"recipes/{name}.yaml") for name in ("cdsprites", "rotated_digits", "colored_digits")]
 
 

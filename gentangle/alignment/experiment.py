@@ -115,8 +115,8 @@ def run_preference(
         _at_stage(rows.append, "sampled", recipe, model, tokenizer, train, held_out, looks=run is not None)
     folder = run.path / "preference" if run else None
     if run and folder:
-        reached = training.last_step(folder)
-        rows += [row for row in run.rows() if row["kind"] not in AT_STAGES and row["step"] <= reached]
+        reached = training.last_step(folder)  # 0: it begins anew, first look and all
+        rows += [row for row in run.rows() if row["kind"] not in AT_STAGES and row["step"] <= reached > 0]
         run.put(rows)
 
     def seen(row: dict[str, Any]) -> None:

@@ -169,7 +169,10 @@ def run_stage(
             **more,
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        if resume and last_step(resume.parent) >= stage.steps:
+            trainer._load_from_checkpoint(str(resume))  # the loop looks whether it is at its end only after a step more
+        else:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         return trainer
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gentangle.alignment.bridge import bridge_verdicts
 from gentangle.alignment.objectives import objective
 from gentangle.alignment.records import rows_of
 
@@ -91,7 +92,7 @@ def suffix_order(records: Sequence[Record]) -> Verdict:
         order = np.log(start["miss_rejected"]) - np.log(start["miss_chosen"])
         ranks.append(_rank_correlation(order, chosen_changes(record)))
     found = f"rank correlation of log(eps'/eps) with the change of held-out chosen: {_listed(ranks)}"
-    return _status(max(ranks) <= -0.3), f"{found} in {len(ranks)} seeds"
+    return _status(max(ranks) <= -0.3), f"{found} in {_seeds(len(ranks))}"
 
 
 def heatmap_signs(records: Mapping[str, Sequence[Record]]) -> Verdict:
@@ -103,7 +104,9 @@ def heatmap_signs(records: Mapping[str, Sequence[Record]]) -> Verdict:
     measured = (
         f"contrast tokens negative for {below:.0%} of {len(contrast)} pairs, shared tokens positive for {above:.0%}"
     )
-    return _status(bool(min(below, above) >= 0.9)), f"{measured} of {len(shared)}, four forms after fine-tuning"
+    return _status(
+        bool(min(below, above) >= 0.9)
+    ), f"{measured} of {len(shared)}, {'four' if len(records) == 4 else len(records)} forms after fine-tuning"
 
 
 def mitigations_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
@@ -201,9 +204,13 @@ def objectives_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Ve
             _status(min(ranks) >= 0.5),
             f"rank correlation of d_w/d_l at the start with the change of held-out chosen, {len(ratios)} objectives: "
             + _listed(ranks)
-            + f" in {len(ranks)} seeds",
+            + f" in {_seeds(len(ranks))}",
         )
     }
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count > 1)}"
 
 
 def _listed(numbers: Sequence[float]) -> str:
@@ -225,7 +232,7 @@ def _measured(runs: Sequence[HeldOut]) -> str:
     return (
         f"mean chosen {mean['chosen']:+.2f}, rejected {mean['rejected']:+.2f} nats; chosen fell for "
         f"{mean['share_falling']:.0%} of the pairs; median cosine {mean['first_cosine']:+.2f} at first, "
-        f"{mean['cosine']:+.2f} at last; {len(runs)} seeds"
+        f"{mean['cosine']:+.2f} at last; {_seeds(len(runs))}"
     )
 
 
@@ -235,4 +242,5 @@ _DECIDED_BY: Mapping[str, Callable[[Mapping[str, Sequence[Record]]], dict[str, V
     "objectives": objectives_verdicts,
     "mitigations": mitigations_verdicts,
     "reviews": reviews_verdicts,
+    "bridge": bridge_verdicts,
 }

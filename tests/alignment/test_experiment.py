@@ -13,6 +13,9 @@ import yaml
 from safetensors.torch import load_file
 
 from gentangle import rated_texts
+from gentangle.alignment import training
+from gentangle.alignment.policy import fresh_copy
+from gentangle.alignment.recipes import Stage
 from gentangle.alignment.records import load_record, rows_of
 
 pytestmark = pytest.mark.training
@@ -94,12 +97,13 @@ def test_a_run_keeps_config_provenance_and_metrics(whole, toy):
     assert 0 < record["minutes"] < 10
 
 
-def test_killed_and_started_again_it_ends_the_same(whole, toy, tmp_path):
-    """SIGKILL after a step that no checkpoint holds yet; weights and metrics must come out bit for bit."""
+@pytest.mark.parametrize("step", [2, SAVE_EVERY + 2])
+def test_killed_and_started_again_it_ends_the_same(whole, toy, tmp_path, step):
+    """SIGKILL after a step that no checkpoint holds, before the first and after it; the same bytes must come out."""
     process = start(toy, tmp_path)
     metrics = tmp_path / "runs" / "toy" / "short-suffix-seed3" / "metrics.jsonl"
     deadline = time.monotonic() + 240
-    while f'"step": {SAVE_EVERY + 2}' not in (metrics.read_text() if metrics.exists() else ""):
+    while f'"step": {step}' not in (metrics.read_text() if metrics.exists() else ""):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -111,6 +115,30 @@ def test_killed_and_started_again_it_ends_the_same(whole, toy, tmp_path):
     assert ours.keys() == expected.keys()
     assert all(ours[name].equal(expected[name]) for name in expected)
     assert metrics.read_text() == (whole / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("lora", [{}, {"r": 2, "target_modules": ["c_attn"]}], ids=["full", "lora"])
+def test_started_again_after_its_last_checkpoint_it_takes_no_step_more(tiny_policy, tiny_pairs, tmp_path, lora):
+    """Killed between the last step and what is measured after it: the weights are the checkpoint's."""
+    stage = Stage(steps=4, batch_size=2, learning_rate=1e-2, save_every=2)
+    ends, steps = [], []
+    for _ in range(2):
+        seen = []
+        watcher = training.LogCallback(seen.append)
+        trainer = training.preference(
+            fresh_copy(tiny_policy[0]),
+            tiny_policy[1],
+            tiny_pairs,
+            stage,
+            seed=0,
+            folder=tmp_path / "run",
+            callbacks=[watcher],
+            lora=lora,
+        )
+        steps.append([row["step"] for row in seen])
+        ends.append({name: p.detach().clone() for name, p in trainer.model.named_parameters()})
+    assert steps == [[1, 2, 3, 4], []]
+    assert all(ends[0][name].equal(ends[1][name]) for name in ends[0])
 
 
 def test_a_fine_tuned_policy_that_another_process_makes_is_left_to_it(whole, toy, tmp_path):

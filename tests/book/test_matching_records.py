@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(
-    scope="module", params=[*MATCHING_RECIPES, Path("recipes/cdsprites_dials.yaml")], ids=lambda path: path.stem
+    scope="module",
+    params=[*MATCHING_RECIPES, *(Path(f"recipes/cdsprites_{name}.yaml") for name in ("dials", "controls"))],
+    ids=lambda path: path.stem,
 )
 def recipe(request):
     return load_matching_recipe(ROOT / request.param)

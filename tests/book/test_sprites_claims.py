@@ -29,6 +29,11 @@ def dials():
     return loaded("cdsprites_dials")
 
 
+@pytest.fixture(scope="module")
+def controls():
+    return loaded("cdsprites_controls")
+
+
 def colours(x):
     return [tuple(colour) for colour in x.amax((2, 3)).tolist()]
 
@@ -204,6 +209,34 @@ def test_the_dials(sprites, dials):
     assert sum(grew) == 2
     assert loss["forget"].min() > 0.5
     assert held_out["forget"] > 0.84
+
+
+def test_with_eps_1_fish_reads_the_shape_at_n_50_and_is_not_ahead_of_minibatches(sprites, controls):
+    fish, plain = (
+        np.array(final_accuracies(record)) for record in (controls["fish-eps-1-N50"], sprites["minibatches-N50"])
+    )
+    assert (fish > 0.7).all()
+    assert (fish < plain[: len(fish)]).all()
+    assert sum(a > 0.7 for a in final_accuracies(sprites["fish-N50"])) == 1
+
+
+def test_erm_by_sgd_at_the_matched_rate_does_not_learn(controls):
+    for n in (15, 50):
+        assert max(np.abs(np.array(final_accuracies(controls[f"sgd-erm-N{n}"])) - 0.5)) < 0.05
+
+
+def test_a_loop_by_sgd_is_ahead_on_true_domains_in_one_seed_and_level_in_the_other(controls):
+    for n in (15, 50):
+        pair = (np.array(final_accuracies(controls[f"{name}-N{n}"])) for name in ("sgd-fish", "sgd-random"))
+        low, high = sorted(np.subtract(*pair))
+        assert abs(low) < 0.04 < 0.07 < high
+
+
+def test_a_seed_by_sgd_does_not_say_where_a_run_ends(dials, controls):
+    first, again = (final_accuracies(record) for record in (dials["sgd-0.1"], controls["sgd-fish-N15"]))
+    apart = np.abs(np.subtract(first[: len(again)], again))
+    assert apart[0] > 0.2
+    assert apart[1] < 0.02
 
 
 def test_the_rules_can_fail_and_can_hold(sprites):
