@@ -23,6 +23,15 @@ ON_CPU = os.environ | {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Here as in the processes started: the same thread count, the same bytes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def alone(wilds_root, tmp_path_factory):
     return run(wilds_root, tmp_path_factory.mktemp("alone") / "run", 1)
