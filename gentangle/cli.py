@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 DATA = ("rated-texts", "smollm2")
 RANKINGS = ("entanglement", "ches", "edit-distance")
-#: Recipes whose records decide claims.
 _PREFERENCE = ("tweets", "tweets_smollm2", "reviews", "objectives", "mitigations", "bridge")
+#: Recipes whose records decide claims.
 RECIPES = [Path(f"recipes/{name}.yaml") for name in _PREFERENCE]
 MATCHING_RECIPES = [Path(f"recipes/{name}.yaml") for name in ("cdsprites", "rotated_digits", "colored_digits")]
 

@@ -101,14 +101,16 @@ def bridge_verdicts(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[
     pairs = zip(records["plain-sgd"], records["split-sgd"], strict=True)
     found = [beside(plain, split, "held_out") for plain, split in pairs]
     holds = all(split["inner_product"] < plain["inner_product"] for plain, split in found)
+    margins = ", ".join(f"{plain['margin']:.1f}" for plain, _ in found)
     told = [
-        f"{name} {', '.join(f'{plain[key]:{form}} -> {split[key]:{form}}' for plain, split in found)}"
-        for name, key, form in (
-            ("margin", "margin", ".1f"),
-            ("<w,l>", "inner_product", ".0f"),
-            ("median cosine", "cosine", ".2f"),
-            ("chosen", "chosen", "+.2f"),
-        )
+        f"at a margin of {margins} nats, plain -> split",
+        *(
+            f"{name} {', '.join(f'{plain[key]:{form}} -> {split[key]:{form}}' for plain, split in found)}"
+            for name, key, form in (
+                ("<w,l>", "inner_product", ".0f"),
+                ("median cosine", "cosine", ".2f"),
+                ("chosen", "chosen", "+.2f"),
+            )
+        ),
     ]
-    told[0] = "at a margin of " + ", ".join(f"{plain['margin']:.1f}" for plain, _ in found) + " nats, plain -> split"
     return {"split-step-lowers-inner-product": ("reproduced in part" if holds else "differs", "; ".join(told))}

@@ -68,4 +68,5 @@ def test_a_killed_process_goes_on_to_the_same_end(alone, wilds_root, tmp_path):
     assert not (path / "evaluation.json").exists()
     run(wilds_root, path, 1)
     assert json.loads((path / "evaluation.json").read_text()) == json.loads((alone / "evaluation.json").read_text())
-    assert all(np.array_equal(weights(path)[name], value) for name, value in weights(alone).items())
+    ours = weights(path)
+    assert all(np.array_equal(ours[name], value) for name, value in weights(alone).items())
