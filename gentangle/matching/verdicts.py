@@ -104,6 +104,48 @@ def digits_verdicts(claim: str) -> Callable[[Mapping[str, Record]], dict[str, Ve
     return verdict
 
 
+def text_verdicts(records: Mapping[str, Record]) -> dict[str, Verdict]:
+    """Four domains of text, seed by seed: means over the domain that is left out.
+
+    ``text-fish``: chosen by the training domains, Fish is above ERM and above Fish's loop over random groups.
+    ``text-gip``: at the end of the runs at one rate the exact GIP of Fish is above that of ERM.
+    """
+    chosen = {
+        name: np.mean([*chosen_accuracies(records, name, "training").values()], axis=0)
+        for name in ("fish", "erm", "minibatches")
+    }
+    gips = {name: single_domain_gips(records[f"{name}-slow"]) for name in ("fish", "erm")}
+    first, last = (np.array([values[when] for values in gips.values()]) for when in (0, -1))
+    seeds = f"{len(chosen['fish'])} seeds"
+    accuracies = "; ".join(f"{name} {100 * values.mean():.1f} %" for name, values in chosen.items())
+    return {
+        "text-fish": (
+            _status(bool((chosen["fish"] > np.maximum(chosen["erm"], chosen["minibatches"])).all())),
+            f"mean test accuracy: {accuracies}; {seeds}",
+        ),
+        "text-gip": (
+            _status(bool((last[0] > last[1]).all())),
+            "exact GIP from the first look to the last: "
+            + "; ".join(
+                f"{name} {a.mean():+.3g} to {b.mean():+.3g}" for name, a, b in zip(gips, first, last, strict=True)
+            )
+            + f"; {seeds}",
+        ),
+    }
+
+
+def single_domain_gips(record: Record) -> np.ndarray:
+    """Exact GIP of the true training domains, shape (looks, seeds): means over the runs that left out one domain."""
+    found = []
+    for rows in looks(record).values():
+        by_step: dict[int, list[float]] = {}
+        for row in rows:
+            if len(row["left_out"]) == 1:
+                by_step.setdefault(row["step"], []).append(row["domain_gip"])
+        found.append([np.mean(values) for values in by_step.values()])
+    return np.array(found).T
+
+
 def chosen_accuracies(records: Mapping[str, Record], algorithm: str, rule: str) -> dict[str, list[float]]:
     """Test accuracies by test domain, one a seed, of what a rule chooses among an algorithm's variants."""
     mine = {name: record for name, record in records.items() if name.rsplit("-", 1)[0] == algorithm}
@@ -126,4 +168,5 @@ _DECIDED_BY: Mapping[str, Callable[[Mapping[str, Record]], dict[str, Verdict]]] 
     "cdsprites": cdsprites_verdicts,
     "rotated_digits": digits_verdicts("rotated-digits"),
     "colored_digits": digits_verdicts("colored-digits"),
+    "text": text_verdicts,
 }
