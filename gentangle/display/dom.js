@@ -21,3 +21,68 @@ function svg(tag, values = {}, ...children) {
 function attributes(node, values) {
   for (const [name, value] of Object.entries(values)) node.setAttribute(name, String(value));
 }
+
+function svgText(text, values) {
+  const node = svg("text", values);
+  node.textContent = text;
+  return node;
+}
+
+// Rounded, without a negative zero, and with the minus sign of print.
+function printed(value, digits = 2) {
+  const rounded = Number(value.toFixed(digits));
+  return (rounded === 0 ? 0 : rounded).toFixed(digits).replace("-", "−");
+}
+
+// A slider with its symbol (HTML, a constant of the module), what it is, and its value, all of one label.
+function rangeControl({ name, symbol, text, min, max, step, digits = 2, hue = "plain" }, change) {
+  // JupyterLab takes the arrow keys unless the focused element itself says so.
+  const input = element("input", { type: "range", name, min, max, step, "data-lm-suppress-shortcuts": "true" });
+  const value = element("span", { class: "gt-value" });
+  const label = element("span", { class: "gt-name" });
+  label.innerHTML = `<b>${symbol}</b> <small>${text}</small>`;
+  input.addEventListener("input", () => change(Number(input.value)));
+  return {
+    root: element("label", { class: `gt-control gt-${hue}` }, label, input, value),
+    show(number, written = printed(number, digits)) {
+      input.value = String(number);
+      value.textContent = written;
+      input.setAttribute("aria-valuetext", written);
+    },
+  };
+}
+
+// A menu; choices are [value, title].
+function choiceControl({ name, text, choices }, change) {
+  const options = choices.map(([value, title]) => element("option", { value }, title));
+  const input = element("select", { name, "data-lm-suppress-shortcuts": "true" }, ...options);
+  input.addEventListener("change", () => change(input.value));
+  return { root: element("label", { class: "gt-choice" }, element("span", {}, text), input), show: (value) => (input.value = value) };
+}
+
+// A table whose cells carry the name of what they show: rows are [name, HTML of the head], columns [name, HTML, hue].
+function readingsTable(caption, rows, columns) {
+  const head = (html, values) => {
+    const cell = element("th", values);
+    cell.innerHTML = html; // constants of the module
+    return cell;
+  };
+  const cells = {};
+  const body = rows.map(([row, html]) =>
+    element("tr", {}, head(html, { scope: "row" }), ...columns.map(([column]) => {
+      const name = `${column}_${row}`;
+      return (cells[name] = element("td", { "data-reading": name }));
+    })));
+  const top = columns.map(([, html, hue]) => head(html, { scope: "col", class: `gt-${hue}` }));
+  const root = element("table", { class: "gt-table" }, element("caption", {}, caption),
+    element("thead", {}, element("tr", {}, element("td"), ...top)), element("tbody", {}, ...body));
+  return {
+    root,
+    show(reading, written) {
+      for (const [name, cell] of Object.entries(cells)) {
+        cell.dataset.value = String(reading[name]);
+        cell.textContent = written(name, reading[name]);
+      }
+    },
+  };
+}
