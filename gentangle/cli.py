@@ -56,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, help="only this seed")
     train.add_argument("--results", type=Path, help="also write each run's reduced record into this folder")
     train.add_argument("--overwrite", action="store_true", help="replace runs that are there already")
+    train.add_argument(
+        "--root", type=Path, help="folder that holds the folder of images, where the recipe is of images"
+    )
+    train.add_argument("--small", action="store_true", help="the recipe's small run, for the data of image-fixture")
     train.set_defaults(run=_train)
 
     _of_wilds(commands)
@@ -104,6 +108,7 @@ def _of_wilds(commands: Any) -> None:
     fish.add_argument("--weights", help="to begin from: random, a file or folder, imagenet or a hub name")
     fish.add_argument("--tokenizer", help="of texts: a folder or hub name, or train for one made of the data")
     fish.add_argument("--workers", type=int, default=0, help="processes that load inputs (default: 0)")
+    fish.add_argument("--results", type=Path, help="also write the run's reduced record into this folder")
     fish.add_argument("--overwrite", action="store_true", help="replace a run that is there already")
     fish.set_defaults(run=_fish)
 
@@ -112,6 +117,12 @@ def _of_wilds(commands: Any) -> None:
     fixture.add_argument("folder", type=Path, help="where its folder goes")
     fixture.add_argument("--seed", type=int, default=0, help="default: 0")
     fixture.set_defaults(run=_wilds_fixture)
+
+    images = commands.add_parser("image-fixture", help="write a tiny one of DomainBed's image sets in its real layout")
+    images.add_argument("name", help="PACS, VLCS, office_home, terra_incognita or domain_net")
+    images.add_argument("folder", type=Path, help="where its folder goes")
+    images.add_argument("--seed", type=int, default=0, help="default: 0")
+    images.set_defaults(run=_image_fixture)
 
 
 def _of_pairs(parser: argparse.ArgumentParser, *, batches: bool) -> None:
@@ -151,11 +162,13 @@ def _train(given: argparse.Namespace) -> None:
         from gentangle.matching.experiment import make_matching_runs
         from gentangle.matching.recipes import load_matching_recipe
 
-        only = {"only_variant": given.form, "only_seed": given.seed}
-        matching = load_matching_recipe(given.recipe)
+        only = {"only_variant": given.form, "only_seed": given.seed, "root": given.root}
+        matching = load_matching_recipe(given.recipe, small=given.small)
         for folder in make_matching_runs(matching, **only, results=given.results, overwrite=given.overwrite):
             print(f"runs in {folder}")
         return
+    if given.root or given.small:
+        raise InputError(f"--root and --small are for recipes of images, as recipes/pacs.yaml; {given.recipe} is none.")
     from gentangle.alignment.recipes import PreferenceRecipe, load_recipe
 
     recipe = load_recipe(given.recipe)
@@ -182,6 +195,7 @@ def _fish(given: argparse.Namespace) -> None:
         tokenizer=given.tokenizer,
         workers=given.workers,
         overwrite=given.overwrite,
+        results=given.results,
     )
 
 
@@ -189,6 +203,12 @@ def _wilds_fixture(given: argparse.Namespace) -> None:
     from gentangle.matching.wilds_fixtures import make_fixture
 
     print(make_fixture(given.name, given.folder, given.seed))
+
+
+def _image_fixture(given: argparse.Namespace) -> None:
+    from gentangle.matching.wilds_fixtures import make_image_fixture
+
+    print(make_image_fixture(given.name, given.folder, given.seed))
 
 
 def _is_matching(recipe: Path) -> bool:

@@ -1,16 +1,18 @@
 """Examples by domain in memory, the draws of an update from them, and accuracy on them."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from gentangle.errors import InputError
 from gentangle.matching.domain_sampling import draw_domains
+from gentangle.matching.image_folders import ImageFiles
 
-#: x of shape (n, ...), as floats or as bytes 0..255, and labels y of shape (n,).
-Examples = tuple[torch.Tensor, torch.Tensor]
+#: x of shape (n, ...), as floats, as bytes 0..255 or as image files, and labels y of shape (n,).
+Examples = tuple[torch.Tensor | ImageFiles, torch.Tensor]
 #: Examples by domain.
 Parts = Mapping[Any, Examples]
 
@@ -63,10 +65,18 @@ def leave_out(parts: Parts, left_out: Iterable[Hashable], classes: int, seed: in
 
 def random_groups(environments: Environments, seed: int) -> Environments:
     """The examples to learn from dealt out anew at random, in groups of the same sizes: the ablation of domains."""
-    x, y = (torch.cat([part[i] for part in environments.train.values()]) for i in range(2))
+    xs, ys = zip(*environments.train.values(), strict=True)
+    x, y = joined(xs), torch.cat(ys)
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    groups = order.split([len(part[1]) for part in environments.train.values()])
+    groups = order.split([len(own) for own in ys])
     return replace(environments, train={f"group {i}": (x[g], y[g]) for i, g in enumerate(groups)})
+
+
+def joined(xs: Sequence[Any]) -> torch.Tensor | ImageFiles:
+    """Several domains' x as one."""
+    if isinstance(xs[0], ImageFiles):
+        return replace(xs[0], files=np.concatenate([x.files for x in xs]))
+    return torch.cat([*xs])
 
 
 @dataclass
@@ -79,6 +89,7 @@ class Draws:
         domains: how many a step visits, 0 for all.
         by: ``uniform`` or ``size``, see :func:`gentangle.matching.domain_sampling.draw_domains`.
         one_domain: several minibatches of one domain an update, as Reptile takes them.
+        device: where the minibatches go.
     """
 
     parts: Parts
@@ -87,6 +98,7 @@ class Draws:
     domains: int = 0
     by: str = "uniform"
     one_domain: bool = False
+    device: str = "cpu"
 
     def draw(self) -> dict[Hashable, Examples]:
         """(x, y) of each domain that the step visits."""
@@ -100,11 +112,13 @@ class Draws:
         """(x, y) of one domain."""
         x, y = self.parts[name]
         chosen = torch.randperm(len(y), generator=self.generator)[: self.batch_size]
-        return as_floats(x[chosen]), y[chosen]
+        return as_floats(x[chosen], self.generator).to(self.device), y[chosen].to(self.device)
 
 
-def as_floats(x: torch.Tensor) -> torch.Tensor:
-    """Bytes as numbers from 0 to 1; floats as they are."""
+def as_floats(x: torch.Tensor | ImageFiles, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Bytes as numbers from 0 to 1; floats as they are; images decoded, and changed at random where they are to be."""
+    if isinstance(x, ImageFiles):
+        return x.floats(generator)
     return x.float() / 255 if x.dtype == torch.uint8 else x
 
 

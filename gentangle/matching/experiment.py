@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
@@ -16,11 +16,11 @@ from tqdm.auto import tqdm
 from gentangle.atomic import write_atomic
 from gentangle.cache import cache_dir
 from gentangle.errors import InputError
-from gentangle.matching import algorithms, cdsprites, digits, text_domains
+from gentangle.matching import algorithms, cdsprites, digits, image_folders, text_domains
 from gentangle.matching.domains import Domains, domain_gram, domains_of
 from gentangle.matching.environments import Draws, Environments, Examples, domain_accuracy, leave_out, random_groups
 from gentangle.matching.gip import gip, mean_cosine
-from gentangle.matching.networks import small_network
+from gentangle.matching.networks import image_network, small_network
 from gentangle.matching.recipes import ALGORITHMS, MatchingRecipe, Variant
 from gentangle.provenance import provenance
 from gentangle.runs import RunDirectory, write_record
@@ -42,6 +42,7 @@ def make_matching_runs(
     only_seed: int | None = None,
     results: Path | None = None,
     overwrite: bool = False,
+    root: Path | None = None,
 ) -> list[Path]:
     """Every run of a recipe; each variant has a directory of the cache, which goes on where it was stopped.
 
@@ -49,10 +50,12 @@ def make_matching_runs(
         only_variant, only_seed: only these.
         results: folder for the reduced records, one a variant that is whole.
         overwrite: begin anew where a run is there already.
+        root: of a recipe of images the folder that holds theirs; a moved one is the same run, another's images are not.
 
     Raises:
-        InputError: a variant or seed that the recipe does not have, settings that do not fit (nothing is made then), or
-            a directory of another recipe.
+        InputError: a variant or seed that the recipe does not have, settings that do not fit or an image that cannot be
+            read (nothing is made then), a root that is missing or not needed, or a directory of another recipe or of
+            other images.
     """
     variants = recipe.variants()
     for what, value, known in (("variant", only_variant, variants), ("seed", only_seed, recipe.seeds)):
@@ -61,18 +64,25 @@ def make_matching_runs(
     names = [name for name in variants if only_variant in (None, name)]
     seeds = [seed for seed in recipe.seeds if only_seed in (None, seed)]
     wanted = [(seed, name, tuple(out)) for seed, name, out in product(seeds, names, recipe.left_out)]
+    configs = {name: _config(variants[name], root) for name in names}
+    new = {
+        configs[name].get("data_sha256"): variants[name].data for name in names if not _folder(recipe, name).exists()
+    }
+    for data in (data for data in new.values() if data["set"] == "images"):
+        image_folders.read_all(_images(data, root))
     folders = {}
     for seed, name, out in tqdm(wanted, unit="run", disable=None):
         if not _folder(recipe, name).exists():  # settings that do not fit leave no directory behind, to be in the way
-            make_algorithm(variants[name], environments_of(variants[name].data, seed, out), seed)
-        run = RunDirectory(_folder(recipe, name), asdict(variants[name]), overwrite=overwrite and name not in folders)
+            make_algorithm(variants[name], environments_of(variants[name].data, seed, out, root), seed)
+        run = RunDirectory(_folder(recipe, name), configs[name], overwrite=overwrite and name not in folders)
         folders[name] = run.path
         with run.alone():
-            run.write_provenance(provenance(seed=None, data=None))
-            _make_run(run, variants[name], seed, out)
+            images = configs[name].get("data_sha256")
+            run.write_provenance(provenance(seed=None, data=images, device=_device(variants[name])))
+            _make_run(run, variants[name], seed, out, root)
     if results and only_seed is None:
         for name in names:
-            run = RunDirectory(_folder(recipe, name), asdict(variants[name]))
+            run = RunDirectory(_folder(recipe, name), configs[name])
             record = {"provenance": run.provenance, "config": run.config, "rows": run.rows()}
             write_record(results / recipe.name / f"{name}.json", record)
     return [*folders.values()]
@@ -82,22 +92,46 @@ def _folder(recipe: MatchingRecipe, variant: str) -> Path:
     return cache_dir() / "runs" / recipe.name / variant
 
 
-def _make_run(run: RunDirectory, variant: Variant, seed: int, left_out: Sequence[str]) -> None:
+def _config(variant: Variant, root: Path | None) -> dict[str, Any]:
+    """Everything that decides a run's numbers: of images what they are, and not where."""
+    if variant.data["set"] == "images":
+        return asdict(variant) | {"data_sha256": image_folders.files_hash(_images(variant.data, root))}
+    if root is not None:
+        raise InputError(f"The set {variant.data['set']} takes no --root, which is for image folders: leave it out.")
+    return asdict(variant)
+
+
+def _device(variant: Variant) -> str:
+    """A large network goes to the GPU where there is one; a small one stays, where its bytes are the same each time."""
+    return "cuda" if _large(variant) and torch.cuda.is_available() else "cpu"
+
+
+def _large(variant: Variant) -> bool:
+    return bool(variant.data.get("network", "small") != "small")
+
+
+def _make_run(run: RunDirectory, variant: Variant, seed: int, left_out: Sequence[str], root: Path | None) -> None:
     """The rows of one seed and one set of domains left out; nothing where they are whole already."""
     key = {"seed": seed, "left_out": list(left_out)}
     steps = variant.training.steps
     if any(row["step"] == steps and key.items() <= row.items() for row in run.rows()):
         return
-    run_algorithm(variant, seed, left_out, run=run)
+    run_algorithm(variant, seed, left_out, run=run, root=root)
 
 
-def environments_of(data: Mapping[str, Any], seed: int, left_out: Sequence[str] = ()) -> Environments:
-    """The data that a recipe names.
+def environments_of(
+    data: Mapping[str, Any], seed: int, left_out: Sequence[str] = (), root: Path | None = None
+) -> Environments:
+    """The data that a recipe names; ``root`` holds the folder of a set of images.
 
     Raises:
-        InputError: it names settings that the set does not take, or domains to leave out that it does not have.
+        InputError: it names settings that the set does not take, or domains to leave out that it does not have; of
+            images also what :func:`gentangle.matching.image_folders.image_folders` refuses.
     """
     name, settings = data["set"], {key: value for key, value in data.items() if key != "set"}
+    if name == "images":
+        images = _images(data, root)
+        return leave_out(images, left_out, 1 + max(int(y.max()) for _, y in images.values()), seed)
     try:
         if name == "cdsprites":
             return cdsprites.cdsprites(**settings, seed=seed)
@@ -108,6 +142,14 @@ def environments_of(data: Mapping[str, Any], seed: int, left_out: Sequence[str] 
     return leave_out(parts, left_out, classes, seed)
 
 
+def _images(data: Mapping[str, Any], root: Path | None) -> image_folders.ImageParts:
+    settings = {key: value for key, value in data.items() if key not in ("set", "network", "weights")}
+    try:
+        return image_folders.image_folders(root, **settings)
+    except TypeError as error:
+        raise InputError(f"The set images does not take these settings ({error}).") from error
+
+
 def make_algorithm(variant: Variant, environments: Environments, seed: int) -> algorithms.Algorithm:
     """The variant's algorithm over a fresh network, seeded.
 
@@ -116,7 +158,12 @@ def make_algorithm(variant: Variant, environments: Environments, seed: int) -> a
     """
     training = variant.training
     (x, _), *_ = environments.train.values()
-    model = small_network(x.shape[1:], environments.classes, width=training.width, seed=seed, norm=training.norm)
+    classes = environments.classes
+    if _large(variant):
+        weights = variant.data.get("weights", "random")
+        model = image_network(variant.data["network"], classes, weights=weights, seed=seed).to(_device(variant))
+    else:
+        model = small_network(x.shape[1:], classes, width=training.width, seed=seed, norm=training.norm)
     optimizer = partial(_OPTIMIZERS[training.optimizer], lr=training.learning_rate)
     try:
         return ALGORITHMS[variant.algorithm](
@@ -127,9 +174,18 @@ def make_algorithm(variant: Variant, environments: Environments, seed: int) -> a
 
 
 def run_algorithm(
-    variant: Variant, seed: int, left_out: Sequence[str] = (), *, steps: int = 0, run: RunDirectory | None = None
+    variant: Variant,
+    seed: int,
+    left_out: Sequence[str] = (),
+    *,
+    steps: int = 0,
+    run: RunDirectory | None = None,
+    root: Path | None = None,
 ) -> Rows:
-    """Train one variant on one seed's data, and look at it every ``look_every`` updates; in one thread.
+    """Train one variant on one seed's data, and look at it every ``look_every`` updates.
+
+    A small network is trained in one thread on the CPU, to the same bytes each time; a larger one, which a recipe of
+    images may name, on a GPU where there is one.
 
     A row has the number of the update; the means since the last look of the ``loss``, ``gip`` and ``cosine`` that the
     updates saw; the exact ``domain_gip`` and ``domain_cosine`` of the true training domains, on fixed minibatches;
@@ -139,9 +195,10 @@ def run_algorithm(
         left_out: domains that are trained without.
         steps: stop after so many updates, to look at the beginning of a run; 0 for all of them.
         run: where the rows go, and checkpoints from which it goes on.
+        root: of images, see :func:`environments_of`.
     """
-    with _one_thread():
-        return _rows(variant, seed, left_out, steps, run)
+    with nullcontext() if _large(variant) else _one_thread():
+        return _rows(variant, seed, left_out, steps, run, root)
 
 
 @contextmanager
@@ -155,8 +212,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _rows(variant: Variant, seed: int, left_out: Sequence[str], steps: int, run: RunDirectory | None) -> Rows:
-    environments, training = environments_of(variant.data, seed, left_out), variant.training
+def _rows(
+    variant: Variant, seed: int, left_out: Sequence[str], steps: int, run: RunDirectory | None, root: Path | None
+) -> Rows:
+    environments, training = environments_of(variant.data, seed, left_out, root), variant.training
     algorithm = make_algorithm(variant, environments, seed)
     phases = [algorithm]
     if training.warm_start:
@@ -185,7 +244,8 @@ def _rows(variant: Variant, seed: int, left_out: Sequence[str], steps: int, run:
 def _draws(environments: Environments, variant: Variant, seed: int) -> Draws:
     t, generator = variant.training, torch.Generator().manual_seed(seed)
     one_domain = variant.algorithm == "reptile"
-    return Draws(environments.train, t.batch_size, generator, t.domains_per_step, t.sampling, one_domain)
+    drawn = (t.batch_size, generator, t.domains_per_step, t.sampling, one_domain, _device(variant))
+    return Draws(environments.train, *drawn)
 
 
 def _fixed(algorithm: algorithms.Algorithm, environments: Environments, variant: Variant, seed: int) -> Domains:
@@ -197,8 +257,13 @@ def _fixed(algorithm: algorithms.Algorithm, environments: Environments, variant:
 def _look(environments: Environments, fixed: Domains, algorithm: algorithms.Algorithm) -> dict[str, Any]:
     matrix = domain_gram(algorithm.model, fixed)
     parts = {"validation": environments.validation, "test": environments.test}
+    device = next(algorithm.model.parameters()).device
+
+    def predict(x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(algorithm.predict(x.to(device))).cpu()
+
     found: dict[str, Any] = {
-        kind: {str(name): domain_accuracy(algorithm.predict, examples) for name, examples in part.items()}
+        kind: {str(name): domain_accuracy(predict, examples) for name, examples in part.items()}
         for kind, part in parts.items()
     }
     return found | {
@@ -224,7 +289,9 @@ def _checkpoint(
 def _resume(run: RunDirectory, key: Mapping[str, Any], phases: Sequence[algorithms.Algorithm], draws: Draws) -> int:
     """The update that the checkpoint was made after, 0 where there is none; rows beyond it are taken back."""
     path, step = run.path / "checkpoint.pt", 0
-    saved: dict[str, Any] = torch.load(path, weights_only=True) if path.exists() else {"key": None}
+    saved: dict[str, Any] = {"key": None}
+    if path.exists():
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     if saved["key"] == key:
         step = saved["step"]
         for phase, state in zip(phases, saved["phases"], strict=True):

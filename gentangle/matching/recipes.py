@@ -7,6 +7,7 @@ from typing import Any
 
 from gentangle.errors import InputError, nearest
 from gentangle.matching import algorithms
+from gentangle.matching.networks import NETWORKS
 from gentangle.settings import build, read_yaml
 
 ALGORITHMS: Mapping[str, type[algorithms.Algorithm]] = {
@@ -19,7 +20,7 @@ ALGORITHMS: Mapping[str, type[algorithms.Algorithm]] = {
     "vrex": algorithms.VREx,
     "group-dro": algorithms.GroupDRO,
 }
-SETS = ("cdsprites", "rotated-digits", "colored-digits", "text")
+SETS = ("cdsprites", "rotated-digits", "colored-digits", "text", "images")
 OPTIMIZERS = ("sgd", "adam")
 
 
@@ -61,13 +62,16 @@ class MatchingRecipe:
     ``training`` has the settings of all; an algorithm or a setting may change them.
 
     Attributes:
-        data: ``set`` (one of :data:`SETS`) and what its function takes besides the seed.
+        data: ``set`` (one of :data:`SETS`) and what its function takes besides the seed; of ``images`` also ``network``
+            (of :data:`gentangle.matching.networks.NETWORKS`, ``small`` where none is named) and its ``weights``.
         algorithms: by a name of the reader's choice: ``algorithm`` (of :data:`ALGORITHMS`; else the name is one), its
             hyperparameters, and what it changes of ``training``.
         seeds: of the data, the weights and the draws.
         settings: by name, what each changes of ``data`` and ``training``; one without changes where there are none.
         left_out: sets of domains that are trained without; empty where the data brings its own test domain.
         tried: settings that were tried on other seeds and given up, each with its reason.
+        small: what a small run, for a fixture, changes of ``data`` and ``training``; in place of ``settings``.
+        expects: what to expect of the run; nothing reads it.
     """
 
     name: str
@@ -78,6 +82,8 @@ class MatchingRecipe:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     left_out: Sequence[Sequence[str]] = ((),)
     tried: Sequence[str] = field(default_factory=tuple)
+    small: dict[str, Any] = field(default_factory=dict)
+    expects: str = ""
 
     def variants(self) -> "dict[str, Variant]":
         """Each algorithm in each setting, by name: ``fish``, or ``fish-N5`` where settings have names."""
@@ -110,14 +116,18 @@ class Variant:
     training: Training
 
 
-def load_matching_recipe(path: str | Path) -> MatchingRecipe:
-    """The recipe in a YAML file of kind ``matching``.
+def load_matching_recipe(path: str | Path, *, small: bool = False) -> MatchingRecipe:
+    """The recipe in a YAML file of kind ``matching``, or its small run.
 
     Raises:
         InputError: no such file, not YAML, a missing or misspelt key, an unknown algorithm, set, optimizer or way of
-            sampling, or no algorithm or seed.
+            sampling, no algorithm or seed, or no small run.
     """
     given = {key: value for key, value in read_yaml(path).items() if key != "kind"}
+    if small:
+        if not given.get("small"):
+            raise InputError(f"{path} has no small run: it is made without --small.")
+        given |= {"name": f"{given.get('name')}-small", "settings": {"": given["small"]}}
     recipe: MatchingRecipe = build(MatchingRecipe, given, str(path))
     for what in ("algorithms", "seeds", "left_out"):
         if not getattr(recipe, what):
@@ -127,6 +137,7 @@ def load_matching_recipe(path: str | Path) -> MatchingRecipe:
             (variant.data.get("set"), SETS, "set"),
             (variant.training.optimizer, OPTIMIZERS, "optimizer"),
             (variant.training.sampling, ("uniform", "size"), "sampling"),
+            (variant.data.get("network", "small"), NETWORKS, "network"),
         ):
             if value not in known:
                 raise InputError(f"{path}: unknown {what} {value!r}. {nearest(str(value), known)}")

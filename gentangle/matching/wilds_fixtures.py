@@ -1,9 +1,10 @@
-"""Tiny stand-ins for WILDS' data sets in their real layout: something to try without the downloads, and to test with.
+"""Tiny stand-ins for WILDS' data sets and DomainBed's image sets, in their real layouts: to try and to test with.
 
 What tells the label is the same in every domain (a pattern, a word, the night lights). What tells the domain is known
 too (a tint, a word, an offset), and that of the domains of ``val`` and ``test`` is seen nowhere else. CivilComments has
 no new identities there: in its training split an identity goes with one label more often, in ``val`` and ``test`` not.
-tests/wilds reads both back from what wilds loads.
+tests/wilds reads both back from what wilds loads, and tests/matching from DomainBed's images. Of these domains some are
+drawn in black on white paper: what is learnt from the others must hold there too.
 """
 
 import csv
@@ -27,6 +28,20 @@ AUXILIARIES = ("identity_any", "severe_toxicity", "obscene", "threat", "insult",
 COMMENT_WORDS = ("polite", "vile")
 RATING_WORDS = ("awful", "poor", "fair", "good", "superb")
 WEALTH_LEVELS = 8
+#: Domains, and three of the classes, of DomainBed's image sets, by the names of their folders.
+IMAGE_SETS: Mapping[str, tuple[tuple[str, ...], tuple[str, str, str]]] = {
+    "PACS": (("art_painting", "cartoon", "photo", "sketch"), ("dog", "elephant", "giraffe")),
+    "VLCS": (("Caltech101", "LabelMe", "SUN09", "VOC2007"), ("bird", "car", "chair")),
+    "office_home": (("Art", "Clipart", "Product", "Real World"), ("Alarm_Clock", "Backpack", "Batteries")),
+    "terra_incognita": (("location_100", "location_38", "location_43", "location_46"), ("bird", "bobcat", "cat")),
+    "domain_net": (
+        ("clipart", "infograph", "painting", "quickdraw", "real", "sketch"),
+        ("aircraft_carrier", "airplane", "alarm_clock"),
+    ),
+}
+#: Domains whose images are drawn on paper, and the number of that look; the others' is their place.
+DRAWN, PAPER = ("sketch", "quickdraw", "Clipart"), 186
+IMAGES = 20
 
 
 def make_fixture(name: str, root: Path, seed: int = 0) -> Path:
@@ -46,8 +61,29 @@ def make_fixture(name: str, root: Path, seed: int = 0) -> Path:
     return folder
 
 
+def make_image_fixture(name: str, root: Path, seed: int = 0) -> Path:
+    """Write a tiny image set ``<root>/<name>/<domain>/<class>/<image>`` and return its folder; a seed gives its bytes.
+
+    Each domain has :data:`IMAGES` images of each of three classes, which keep their real names.
+
+    Raises:
+        InputError: no such set, or the folder is there already (it may be the real one).
+    """
+    if name not in IMAGE_SETS:
+        raise InputError(f"DomainBed has no image set {name!r} here. {nearest(name, IMAGE_SETS)}")
+    folder, (domains, classes), rng = root / name, IMAGE_SETS[name], np.random.default_rng(seed)
+    if folder.exists():
+        raise InputError(f"{folder} is there already: give another folder, or remove it.")
+    for (number, domain), (label, own), image in product(enumerate(domains), enumerate(classes), range(IMAGES)):
+        look, ending = (PAPER, "png") if domain in DRAWN else (number, "jpg")
+        _image(folder / domain / own / f"{image:05}.{ending}", label, look, rng)
+    return folder
+
+
 def tint(domain: int) -> np.ndarray:
-    """Red, green and blue, 60 to 180, of the images' background in a domain, 0 to 124."""
+    """Red, green and blue, 60 to 180, of the images' background in a domain, 0 to 124; 240 of :data:`PAPER`."""
+    if domain == PAPER:
+        return np.full(3, 240.0)
     return 60.0 + 30 * np.array([domain % 5, domain // 5 % 5, domain // 25])
 
 
@@ -57,6 +93,8 @@ def _image(path: Path, label: int, domain: int, rng: np.random.Generator) -> Non
 
     image = tint(domain) + rng.normal(0, 4, (SIDE, SIDE, 3))
     inner = slice(SIDE // 4, -(SIDE // 4))
+    if domain == PAPER:  # a line around what is drawn
+        image[SIDE // 4 - 1 : 1 - SIDE // 4, SIDE // 4 - 1 : 1 - SIDE // 4] = 20
     image[inner, inner] = 235 if label == 1 else 20
     if label == 2:
         image[SIDE // 4 : -(SIDE // 4) : 4, inner] = 235

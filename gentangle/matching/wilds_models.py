@@ -18,8 +18,10 @@ _WORDS = 20_000
 _HEADS = {"densenet121": "classifier.", "resnet50": "fc.", "resnet18": "fc."}
 
 
-def make_network(name: str, outputs: int, *, weights: str, seed: int, config: Mapping[str, Any]) -> nn.Module:
-    """``densenet121``, ``resnet50``, ``resnet18`` (of 8 channels) or ``distilbert``, with a new last layer.
+def make_network(
+    name: str, outputs: int, *, weights: str, seed: int, config: Mapping[str, Any], channels: int = 8
+) -> nn.Module:
+    """``densenet121``, ``resnet50``, ``resnet18`` or ``distilbert``, with a new last layer.
 
     Args:
         outputs: logits, or values to regress.
@@ -27,6 +29,7 @@ def make_network(name: str, outputs: int, *, weights: str, seed: int, config: Ma
             same architecture; of DistilBERT a hub name or a folder.
         seed: of all that is drawn; the global generator is left as it was.
         config: what differs from DistilBERT's default size, where its weights are random.
+        channels: of ResNet18's images, 8 in PovertyMap; the others' have 3.
 
     Raises:
         InputError: the weights cannot be had, or are of another architecture.
@@ -38,21 +41,22 @@ def make_network(name: str, outputs: int, *, weights: str, seed: int, config: Ma
         from torchvision import models
 
         model = cast(nn.Module, getattr(models, name)(weights=None, num_classes=outputs))
-        if name == "resnet18":
-            first = nn.Conv2d(8, 64, 7, stride=2, padding=3, bias=False)
+        if name == "resnet18" and channels != 3:
+            first = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
             model.conv1 = first
     if weights != RANDOM:
-        _load_image_weights(model, name, weights)
+        _load_image_weights(model, name, weights, channels)
     return model
 
 
-def _load_image_weights(model: nn.Module, name: str, weights: str) -> None:
+def _load_image_weights(model: nn.Module, name: str, weights: str, channels: int) -> None:
     from torchvision import models
 
     try:
-        if weights == IMAGENET and name != "resnet18":
-            enum = {"densenet121": models.DenseNet121_Weights, "resnet50": models.ResNet50_Weights}[name]
+        if weights == IMAGENET and (name != "resnet18" or channels == 3):
+            known = {"densenet121": models.DenseNet121_Weights, "resnet50": models.ResNet50_Weights}
+            enum: Any = (known | {"resnet18": models.ResNet18_Weights})[name]
             state = enum.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
         else:
             state = torch.load(weights, map_location="cpu", weights_only=True)
@@ -66,7 +70,10 @@ def _load_image_weights(model: nn.Module, name: str, weights: str) -> None:
 
 def _no_weights(weights: str, name: str, error: Exception) -> InputError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return InputError(f"No weights of {name} at {weights!r} ({reason}): give --weights FILE, or --weights {RANDOM}.")
+    return InputError(
+        f"No weights of {name} at {weights!r} ({reason}): give --weights FILE, or --weights {RANDOM} "
+        "(recipes of kind matching: `weights:` of the data)."
+    )
 
 
 class DistilBert(nn.Module):

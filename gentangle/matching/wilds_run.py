@@ -1,6 +1,7 @@
 """Fish on a data set of WILDS as its authors ran it: ERM first, then Fish, the best model of ``val`` evaluated."""
 
 import io
+import json
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -21,7 +22,7 @@ from gentangle.matching.fish import fish_step
 from gentangle.matching.wilds_data import SETS, FishEpoch, Step, domains, load_wilds, passes, tables_hash, transform
 from gentangle.matching.wilds_models import RANDOM, TRAIN, make_network, make_tokenizer
 from gentangle.provenance import provenance
-from gentangle.runs import RunDirectory, rounded
+from gentangle.runs import RunDirectory, rounded, write_record
 from gentangle.settings import build, read_yaml
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -109,6 +110,7 @@ def run_wilds(
     tokenizer: str | None = None,
     workers: int = 0,
     overwrite: bool = False,
+    results: Path | None = None,
     stop_after: int | None = None,
 ) -> Path:
     """Make a run in the directory ``path``; killed and started again it goes on, a whole one only prints its table.
@@ -123,6 +125,7 @@ def run_wilds(
         weights, tokenizer: instead of the recipe's.
         workers: processes that load inputs.
         overwrite: begin anew where a run is there already.
+        results: folder for the reduced record ``<name>-seed<seed>.json``: looks, evaluation and provenance.
         stop_after: stop at the first evaluation after so many steps, over both phases.
 
     Returns:
@@ -160,6 +163,10 @@ def run_wilds(
                 state.print(f"run stopped in {path}")
                 return path
             trainer.evaluate_all()
+    if results and state.is_main_process:
+        found = json.loads((path / "evaluation.json").read_text())
+        record = {"provenance": run.provenance, "config": run.config, "rows": run.rows(), "evaluation": found}
+        write_record(results / "wilds" / f"{recipe.name}-seed{seed}.json", record)
     state.print(f"{(path / 'table.txt').read_text()}run whole in {path}")
     return path
 

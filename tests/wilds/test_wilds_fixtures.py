@@ -1,44 +1,20 @@
 """The fixtures hold what they planted, a swapped column shows, and a mistake in a folder is named."""
 
-import csv
 import shutil
 
 import pytest
 from planted import planted
+from wilds_tables import COLUMNS, edit
 
 from gentangle import InputError
 from gentangle.matching.wilds_data import SETS, load_wilds
 from gentangle.matching.wilds_fixtures import make_fixture
-
-#: File, column of the label, column of the domain.
-COLUMNS = {
-    "camelyon17": ("metadata.csv", "tumor", "center"),
-    "civilcomments": ("all_data_with_identities.csv", "toxicity", "male"),
-    "fmow": ("rgb_metadata.csv", "category", "country_code"),
-    "iwildcam": ("metadata.csv", "y", "location_remapped"),
-    "poverty": ("dhs_metadata.csv", "wealthpooled", "country"),
-    "amazon": ("reviews.csv", "overall", "reviewerID"),
-}
 
 
 def differences(name, dataset):
     """Rows whose label, and rows whose domain, is another in the input than in the table."""
     rows = list(planted(name, dataset))
     return sum(row[0] != row[1] for row in rows), sum(row[2] != row[3] for row in rows)
-
-
-def edit(folder, file, change):
-    """Rewrite a table after ``change(rows)``."""
-    with (folder / file).open(newline="") as source:
-        reader = csv.DictReader(source)
-        rows, columns = list(reader), reader.fieldnames
-    change(rows)
-    numbers = {"overall", "reviewYear"}
-    rows = [{key: float(value) if key in numbers else value for key, value in row.items()} for row in rows]
-    with (folder / file).open("w", newline="") as target:
-        writer = csv.DictWriter(target, columns, quoting=csv.QUOTE_NONNUMERIC if file == "reviews.csv" else 0)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def roll(column):

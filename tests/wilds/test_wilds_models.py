@@ -1,14 +1,20 @@
 """The default models, their weights and tokenizers; and the hyperparameters of the full recipes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from gentangle import InputError
+from gentangle.matching.experiment import run_algorithm
+from gentangle.matching.networks import image_network
+from gentangle.matching.recipes import load_matching_recipe
 from gentangle.matching.wilds_data import SETS, transform
+from gentangle.matching.wilds_fixtures import make_image_fixture
 from gentangle.matching.wilds_models import make_network, make_tokenizer
 from gentangle.matching.wilds_run import load_wilds_recipe
+from gentangle.runs import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 TINY = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16, "vocab_size": 40, "max_position_embeddings": 8}
@@ -145,3 +151,50 @@ def test_the_recipes_have_the_published_hyperparameters(name):
     )
     small = load_wilds_recipe(path, small=True)
     assert (small.weights, small.name) == ("random", f"wilds_{name}-small")
+
+
+class TestDomainBedsNetworks:
+    @pytest.fixture(scope="class")
+    def images(self, tmp_path_factory):
+        root = tmp_path_factory.mktemp("images")
+        make_image_fixture("PACS", root)
+        return root
+
+    @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+    def test_they_take_three_channels_and_batch_norm_is_frozen(self, name, tmp_path):
+        torch.save(network(name, outputs=7, seed=1, channels=3).state_dict(), tmp_path / "weights.pt")
+        model = image_network(name, 4, weights=str(tmp_path / "weights.pt"), seed=0)
+        before = {key: value.clone() for key, value in model.state_dict().items() if "running" in key}
+        assert model(torch.randn(2, 3, 32, 32)).shape == (2, 4)
+        assert before
+        assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+        assert all(p.requires_grad for p in model.parameters())
+        again = network(name, outputs=7, seed=1, channels=3).conv1.weight
+        assert torch.equal(model.conv1.weight, again)
+
+    def test_imagenets_weights_are_asked_for_by_either(self, monkeypatch):
+        def refuse(*_, **__):
+            raise OSError("no route")
+
+        monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+        for name in ("resnet18", "resnet50"):
+            with pytest.raises(
+                InputError, match=rf"No weights of {name} at 'imagenet' \(no route\).*`weights:` of the"
+            ):
+                image_network(name, 4, weights="imagenet", seed=0)
+
+    @pytest.mark.training
+    def test_a_recipe_trains_one_and_it_stays_frozen_through_looks(self, images, tmp_path):
+        recipe = load_matching_recipe(ROOT / "recipes" / "pacs.yaml", small=True)
+        variant = recipe.variants()["fish"]
+        data = variant.data | {"network": "resnet18", "size": 32, "augment": True}
+        variant = replace(variant, data=data, training=replace(variant.training, steps=2, look_every=1, batch_size=4))
+        run = RunDirectory(tmp_path / "run", {})
+        rows = run_algorithm(variant, 0, ["sketch"], run=run, root=images)
+        assert [row["step"] for row in rows] == [1, 2]
+        state = torch.load(run.path / "checkpoint.pt")["phases"][0]["model"]
+        start = image_network("resnet18", 3, weights="random", seed=0).state_dict()
+        moved = {key for key, value in start.items() if not torch.equal(state[key].cpu(), value)}
+        assert "conv1.weight" in moved
+        assert "bn1.weight" in moved
+        assert not {key for key in moved if "running" in key}

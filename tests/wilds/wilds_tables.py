@@ -1,12 +1,21 @@
-"""Labels and groups of a split, read from a fixture's tables with the csv module alone."""
+"""A fixture's tables by the csv module alone: the labels and groups of a split, and labels swapped."""
 
 import csv
 
 import numpy as np
 
 from gentangle.matching.wilds_data import SETS
-from gentangle.matching.wilds_fixtures import COUNTRIES, IDENTITIES
+from gentangle.matching.wilds_fixtures import COUNTRIES, FMOW_CATEGORIES, IDENTITIES
 
+#: File, column of the label, column of the domain.
+COLUMNS = {
+    "camelyon17": ("metadata.csv", "tumor", "center"),
+    "civilcomments": ("all_data_with_identities.csv", "toxicity", "male"),
+    "fmow": ("rgb_metadata.csv", "category", "country_code"),
+    "iwildcam": ("metadata.csv", "y", "location_remapped"),
+    "poverty": ("dhs_metadata.csv", "wealthpooled", "country"),
+    "amazon": ("reviews.csv", "overall", "reviewerID"),
+}
 #: WILDS' 62 categories are in alphabetic order; these are the fixture's.
 FMOW_LABELS = {"airport": 0, "dam": 12, "zoo": 61}
 #: Countries of fold A, as WILDS' paper lists them.
@@ -45,3 +54,51 @@ def truth(name, root, split):
     code = {"val": "1", "test": "3"}[split]
     found = [r for r, s in zip(rows("reviews.csv"), rows("splits/user.csv"), strict=True) if s["split"] == code]
     return [r["reviewerID"] for r in found], np.array([int(float(r["overall"])) - 1 for r in found])
+
+
+def edit(folder, file, change):
+    """Rewrite a table after ``change(rows)``."""
+    with (folder / file).open(newline="") as source:
+        reader = csv.DictReader(source)
+        rows, columns = list(reader), reader.fieldnames
+    change(rows)
+    numbers = {"overall", "reviewYear"}
+    rows = [{key: float(value) if key in numbers else value for key, value in row.items()} for row in rows]
+    with (folder / file).open("w", newline="") as target:
+        writer = csv.DictWriter(target, columns, quoting=csv.QUOTE_NONNUMERIC if file == "reviews.csv" else 0)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+#: What a label becomes, in a circle of the fixture's labels; wealth changes its sign.
+_NEXT = {
+    "camelyon17": lambda label: str(1 - int(label)),
+    "civilcomments": lambda label: f"{1 - float(label):.1f}",
+    "fmow": lambda label: FMOW_CATEGORIES[(FMOW_CATEGORIES.index(label) + 1) % 3],
+    "iwildcam": lambda label: str((int(label) + 1) % 3),
+    "poverty": lambda label: str(-float(label)),
+    "amazon": lambda label: str(float(label) % 5 + 1),
+}
+
+
+def swap_training_labels(name, folder):
+    """Give every label that is trained on to another; ``test``, and ``val``, are left as they are."""
+    file, label, _ = COLUMNS[name]
+    seen = []
+    if name == "amazon":
+        seen = [split == "0" for split in (folder / "splits/user.csv").read_text().splitlines()[1:]]
+
+    def change(rows):
+        for number, row in enumerate(rows):
+            trained = seen[number] if seen else _is_trained_on(name, row)
+            row[label] = _NEXT[name](row[label]) if trained else row[label]
+
+    edit(folder, file, change)
+
+
+def _is_trained_on(name, row):
+    if name == "camelyon17":
+        return row["center"] in "034"
+    if name == "poverty":
+        return row["country"] not in FOLD_A["val"] + FOLD_A["test"]
+    return row["split"] == "train"
