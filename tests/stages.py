@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg"]
 NOTEBOOKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "notebooks").glob("*.ipynb")) or ["notebooks"]
+# Two files at once. Threads that wait must not spin: both processes may have as many as there are cores.
+AT_ONCE = ["-n", "2", "--dist", "loadfile"]
 ELSEWHERE = ["--ignore=tests/book", "--ignore=tests/browser", "--ignore=tests/wilds"]
 
 
@@ -48,7 +50,7 @@ STAGES = {
     ),
     "unit": Stage(
         10,
-        [["pytest", "-q", "tests", *ELSEWHERE, "-m", "not browser and not packaging"]],
+        [["pytest", "-q", *AT_ONCE, "tests", *ELSEWHERE, "-m", "not browser and not packaging"]],
         "mend the code or the test.",
     ),
     "notebooks": Stage(
@@ -64,7 +66,7 @@ STAGES = {
     ),
     "book": Stage(
         6,
-        [["make", "--no-print-directory", "book"], ["pytest", "-q", "tests/book", "tests/browser"]],
+        [["make", "--no-print-directory", "book"], ["pytest", "-q", *AT_ONCE, "tests/book", "tests/browser"]],
         "mend the page; browser tests need an installed Chromium (Debian: apt-get install chromium).",
     ),
     "packaging": Stage(
@@ -107,7 +109,7 @@ def run(name: str, counts: Counter[str]) -> int:
     print(f"\n---- {name} (budget {STAGES[name].minutes:g} min)", flush=True)
     # The stored outputs are the cpu profile's; figures drawn while testing replace none of the book's.
     environment = {key: value for key, value in os.environ.items() if key != "GENTANGLE_FIGURES"}
-    environment["GENTANGLE_PROFILE"] = "cpu"
+    environment |= {"GENTANGLE_PROFILE": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
     if STAGES[name].packages:
         environment["PYTHONPATH"] = str(ROOT / STAGES[name].packages)
     for tool, *arguments in STAGES[name].commands:
