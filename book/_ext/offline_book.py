@@ -1,13 +1,15 @@
 """Sphinx extension: the built site asks no other host for anything, and works from file:// too.
 
 MathJax comes out of a wheel; the widgets' modules go only onto pages that mount one; what Jupyter Book adds for
-a live kernel (Thebe, saved widget state, require.js) is taken out again.
+a live kernel (Thebe, saved widget state, require.js) is taken out again. `{widget} MODULE CLASS` puts a widget onto a
+page of prose.
 """
 
 import html
 import importlib.util
 import re
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
 
-from gentangle.display.widget import LOADER, STYLE, source_name, static_files
+from gentangle.display.widget import LOADER, STYLE, BookWidget, source_name, static_files
 
 STATIC = Path(__file__).parent / "static"
 # The full component. In tex-svg.js one unknown macro fetches an extension that is not there, and then no formula of
@@ -38,6 +41,22 @@ ENTRANCE = """\
 <body><p><a href="{first}">{title}</a></p></body>
 </html>
 """
+
+
+class WidgetDirective(SphinxDirective):
+    """A widget in the state that it begins with."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        module, name = self.arguments
+        try:
+            kind = getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise self.error(f"There is no widget {name} in {module} ({error}).") from error
+        if not (isinstance(kind, type) and issubclass(kind, BookWidget)):
+            raise self.error(f"{module}.{name} is no widget of the book: {kind!r}.")
+        return [nodes.raw("", kind().static_html(), format="html")]
 
 
 def mathjax_script() -> Path:
@@ -129,6 +148,7 @@ def write_entrance(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("widget", WidgetDirective)
     app.connect("config-inited", configure, priority=100)
     app.connect("builder-inited", make_static_folder)
     app.connect("doctree-resolved", drop_kernel_scripts, priority=900)
