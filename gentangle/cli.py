@@ -17,7 +17,7 @@ RANKINGS = ("entanglement", "ches", "edit-distance")
 _PREFERENCE = ("tweets", "tweets_smollm2", "reviews", "objectives", "mitigations", "bridge")
 #: Recipes whose records decide claims.
 RECIPES = [Path(f"recipes/{name}.yaml") for name in _PREFERENCE]
-MATCHING_RECIPES = [Path(f"recipes/{name}.yaml") for name in ("cdsprites", "rotated_digits", "colored_digits")]
+MATCHING_RECIPES = [Path(f"recipes/{name}.yaml") for name in ("cdsprites", "rotated_digits", "colored_digits", "text")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
