@@ -43,20 +43,31 @@ ENTRANCE = """\
 """
 
 
+def widget_html(module: str, name: str) -> str:
+    """Mount element of a widget in the state that it begins with.
+
+    Raises:
+        ValueError: there is no such class, or it is no widget.
+    """
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"There is no widget {name} in {module} ({error}).") from error
+    if not (isinstance(kind, type) and issubclass(kind, BookWidget)):
+        raise ValueError(f"{module}.{name} is no widget of the book: {kind!r}.")
+    return kind().static_html()
+
+
 class WidgetDirective(SphinxDirective):
-    """A widget in the state that it begins with."""
+    """A widget on a page of prose."""
 
     required_arguments = 2
 
     def run(self) -> list[nodes.Node]:
-        module, name = self.arguments
         try:
-            kind = getattr(import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise self.error(f"There is no widget {name} in {module} ({error}).") from error
-        if not (isinstance(kind, type) and issubclass(kind, BookWidget)):
-            raise self.error(f"{module}.{name} is no widget of the book: {kind!r}.")
-        return [nodes.raw("", kind().static_html(), format="html")]
+            return [nodes.raw("", widget_html(*self.arguments), format="html")]
+        except ValueError as error:
+            raise self.error(str(error)) from error
 
 
 def mathjax_script() -> Path:

@@ -186,3 +186,20 @@ def test_the_entrance_leads_to_the_first_page(offline_book, tmp_path):
 @pytest.mark.parametrize("given", [{"exception": ValueError()}, {"master": "index"}, {"kind": "latex"}])
 def test_no_entrance_over_a_failed_build_or_an_index_of_the_books_own(offline_book, tmp_path, given):
     assert not entrance(offline_book, tmp_path, **given).exists()
+
+
+def test_a_page_of_prose_mounts_a_widget_as_it_begins(offline_book):
+    assert offline_book.widget_html("gentangle.display.geometry", "GradientGeometry") == MOUNT
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "message"),
+    [
+        ("gentangle.display.geometry", "Geometry", "no widget Geometry in gentangle.display.geometry"),
+        ("gentangle.display.no_such", "X", "no widget X in gentangle.display.no_such"),
+        ("gentangle.display.claims", "Claim", "is no widget of the book"),
+    ],
+)
+def test_what_is_no_widget_is_named(offline_book, module, name, message):
+    with pytest.raises(ValueError, match=message):
+        offline_book.widget_html(module, name)
