@@ -36,7 +36,7 @@ def test_layers_share_the_sign_of_the_whole(forms, records):
     """After one token and a shared template layers agree with each other; between sentences none is far from zero."""
     for when in ("supervised", "preference"):
         for record in forms["one-token"]:
-            assert max(value for part, value in by_part(record, when).items() if part.startswith("layer")) < -0.2
+            assert max(value for part, value in by_part(record, when).items() if part.startswith("layer")) < 0
     for when in ("base", "supervised", "preference"):
         for record in forms["long-suffix"]:
             layers = [value for part, value in by_part(record, when).items() if part.startswith("layer")]
@@ -82,8 +82,23 @@ def test_larger_ranks_go_further_at_one_rate(records):
 
 
 def test_cosines_are_ordered_as_in_the_small_model(forms):
-    for one, short, long in zip(*(forms[form] for form in ("one-token", "short-suffix", "long-suffix")), strict=True):
-        assert held_out(one).first_cosine < held_out(short).first_cosine < 0 < held_out(long).first_cosine
+    for seeds in zip(*forms.values(), strict=True):
+        one, short, long, natural = (held_out(record).first_cosine for record in seeds)
+        assert one < short < 0 < long < natural
+
+
+def test_contrast_tokens_are_positive_in_the_natural_continuation_alone(forms):
+    for form, seeds in forms.items():
+        for record in seeds:
+            contrast = np.array(stage(record, "supervised", "held_out")["contrast_cosine"])
+            assert ((contrast > 0) == (form == "natural-continuation")).all()
+
+
+def test_one_tokens_mean_falls_while_five_pairs_of_six_rise(forms):
+    for record in forms["one-token"]:
+        end = held_out(record)
+        assert end.chosen < 0
+        assert end.share_falling < 0.2
 
 
 def test_other_pairs_push_more_than_the_pair_s_own_rejected_response(records):
