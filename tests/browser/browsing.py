@@ -127,3 +127,35 @@ def settle(page) -> None:
     )
     if page.locator(".math.notranslate, .amsmath").count():
         page.evaluate("async () => { await window.MathJax.startup.promise; }")
+
+
+def picture_without_script(browser, url: str) -> str:
+    """Text of a widget's still picture, which has to be in sight where no script runs."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(url)
+    picture = page.locator(".gt-still svg[role=img]")
+    assert picture.is_visible()
+    told = picture.get_attribute("aria-label")
+    context.close()
+    return told
+
+
+def assert_in_window(page, width: int, elements: tuple[str, ...]) -> None:
+    """Nothing scrolls sideways, and each element lies between the window's edges."""
+    assert page.evaluate(OVERFLOW) == ""
+    for element in elements:
+        box = page.locator(element).bounding_box()
+        assert box["x"] >= 0, element
+        assert box["x"] + box["width"] <= width, element
+
+
+def contrast(one, other) -> float:
+    """Contrast ratio of two colours of 0 to 255, as WCAG 2.2 defines it."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour) -> float:
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

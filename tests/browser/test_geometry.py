@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from browsing import serve, settle, watch
+from browsing import contrast, serve, settle, watch
 
 from gentangle.alignment import conditions
 from gentangle.display.geometry import GradientGeometry
@@ -203,13 +203,3 @@ def test_letters_stand_out_from_the_ground(page):
         for symbol in ("w", "l"):
             colour = page.locator(f"dt .gt-{symbol}").first.evaluate("(node) => getComputedStyle(node).color")
             assert contrast([int(part) for part in colour[4:-1].split(",")], ground) >= 4.5, (theme, symbol, colour)
-
-
-def contrast(one, other) -> float:
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
-def luminance(colour) -> float:
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

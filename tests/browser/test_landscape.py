@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from browsing import OVERFLOW, settle, watch
+from browsing import assert_in_window, contrast, picture_without_script, settle, watch
 
 from gentangle.display.landscape import ALGORITHMS, DomainLandscape
 from gentangle.display.widget import LOADER, STYLE, source_name, static_files
@@ -196,13 +196,7 @@ def test_a_move_takes_less_than_a_frame(page):
 
 
 def test_picture_stays_where_no_script_runs(browser, base):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(base + "light.html")
-    picture = page.locator(".gt-still svg[role=img]")
-    assert picture.is_visible()
-    assert "IDGM ends at" in picture.get_attribute("aria-label")
-    context.close()
+    assert "IDGM ends at" in picture_without_script(browser, base + "light.html")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -213,11 +207,7 @@ def test_fits_the_window(browser, base, width, theme):
     settle(page)
     press(page, "gamma", "End")  # long numbers
     press(page, "steps", "End")
-    assert page.evaluate(OVERFLOW) == ""
-    for element in (".gt-landscape", "input[name=steps]", "table", "button[name=reset]"):
-        box = page.locator(element).bounding_box()
-        assert box["x"] >= 0, element
-        assert box["x"] + box["width"] <= width, element
+    assert_in_window(page, width, (".gt-landscape", "input[name=steps]", "table", "button[name=reset]"))
     page.close()
 
 
@@ -227,12 +217,4 @@ def test_titles_stand_out_from_the_ground(page):
         page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
         for name in ALGORITHMS:
             colour = page.locator(f"th.gt-{name}").evaluate("(node) => getComputedStyle(node).color")
-            light, dark = sorted(
-                (luminance([int(part) for part in colour[4:-1].split(",")]), luminance(ground)), reverse=True
-            )
-            assert (light + 0.05) / (dark + 0.05) >= 4.5, (theme, name, colour)
-
-
-def luminance(colour) -> float:
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+            assert contrast([int(part) for part in colour[4:-1].split(",")], ground) >= 4.5, (theme, name, colour)

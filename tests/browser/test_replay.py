@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from browsing import OVERFLOW, settle, watch
+from browsing import assert_in_window, picture_without_script, settle, watch
 
 from gentangle.display.replay import TrainingReplay, replay_data
 from gentangle.display.widget import LOADER, STYLE, source_name, static_files
@@ -191,13 +191,7 @@ def test_a_move_takes_less_than_a_frame(page):
 
 
 def test_picture_stays_where_no_script_runs(browser, base):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(base + "light.html")
-    picture = page.locator(".gt-still svg[role=img]")
-    assert picture.is_visible()
-    assert "one-token, seed 0, step 0" in picture.get_attribute("aria-label")
-    context.close()
+    assert "one-token, seed 0, step 0" in picture_without_script(browser, base + "light.html")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -207,9 +201,5 @@ def test_fits_the_window(browser, base, width, theme):
     page.goto(base + f"{theme}.html")
     settle(page)
     page.locator("select[name=form]").select_option("natural-continuation")
-    assert page.evaluate(OVERFLOW) == ""
-    for element in (".gt-heat", "input[name=look]", "table", "button[name=play]"):
-        box = page.locator(element).bounding_box()
-        assert box["x"] >= 0, element
-        assert box["x"] + box["width"] <= width, element
+    assert_in_window(page, width, (".gt-heat", "input[name=look]", "table", "button[name=play]"))
     page.close()

