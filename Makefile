@@ -6,7 +6,8 @@ TORCH ?= torch==2.13.0
 LOCK ?= requirements/cpu.txt
 RECIPES ?= recipes/tweets.yaml recipes/tweets_smollm2.yaml recipes/reviews.yaml recipes/objectives.yaml \
   recipes/mitigations.yaml recipes/bridge.yaml recipes/cdsprites.yaml recipes/cdsprites_dials.yaml recipes/cdsprites_controls.yaml \
-  recipes/rotated_digits.yaml recipes/colored_digits.yaml recipes/text.yaml
+  recipes/rotated_digits.yaml recipes/colored_digits.yaml recipes/text.yaml \
+  recipes/text_controls.yaml
 PORT ?= 8000
 
 SHELL := bash

@@ -65,15 +65,15 @@ def make_matching_runs(
     seeds = [seed for seed in recipe.seeds if only_seed in (None, seed)]
     wanted = [(seed, name, tuple(out)) for seed, name, out in product(seeds, names, recipe.left_out)]
     configs = {name: _config(variants[name], root) for name in names}
-    new = {
-        configs[name].get("data_sha256"): variants[name].data for name in names if not _folder(recipe, name).exists()
-    }
-    for data in (data for data in new.values() if data["set"] == "images"):
+    new = [name for name in names if overwrite or not _folder(recipe, name).exists()]
+    # Before anything is made or replaced: settings that do not fit, and then the images, which take longer to read.
+    for name, out in [*product(new, recipe.left_out[:1]), *product(new[:1], recipe.left_out)]:
+        make_algorithm(variants[name], environments_of(variants[name].data, seeds[0], out, root), seeds[0])
+    sets = {configs[name].get("data_sha256"): variants[name].data for name in new}
+    for data in (data for data in sets.values() if data["set"] == "images"):
         image_folders.read_all(_images(data, root))
     folders = {}
     for seed, name, out in tqdm(wanted, unit="run", disable=None):
-        if not _folder(recipe, name).exists():  # settings that do not fit leave no directory behind, to be in the way
-            make_algorithm(variants[name], environments_of(variants[name].data, seed, out, root), seed)
         run = RunDirectory(_folder(recipe, name), configs[name], overwrite=overwrite and name not in folders)
         folders[name] = run.path
         with run.alone():

@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(
     scope="module",
-    params=[*MATCHING_RECIPES, *(Path(f"recipes/cdsprites_{name}.yaml") for name in ("dials", "controls"))],
+    params=[
+        *MATCHING_RECIPES,
+        *(Path(f"recipes/{name}.yaml") for name in ("cdsprites_dials", "cdsprites_controls", "text_controls")),
+    ],
     ids=lambda path: path.stem,
 )
 def recipe(request):

@@ -217,6 +217,20 @@ def test_an_image_that_cannot_be_read_is_named_before_anything_is_made(pacs):
         assert not (cache_dir() / "runs").exists()
 
 
+def test_what_is_to_be_replaced_stays_where_the_new_run_cannot_be(pacs):
+    short = {"left_out": [["photo"]], "algorithms": {"erm": {}}, "seeds": [0]}
+    steps = replace(small().training, steps=2, look_every=2)
+    (folder,) = make_matching_runs(small(**short, training=steps), root=pacs.parent)
+    before = (folder / "metrics.jsonl").read_bytes()
+    typo = short | {"algorithms": {"erm": {"gama": 1.0}}}
+    with pytest.raises(InputError, match="does not take these hyperparameters"):
+        make_matching_runs(small(**typo, training=steps), root=pacs.parent, overwrite=True)
+    (pacs / "sketch" / "elephant" / "00007.png").write_bytes(b"")
+    with pytest.raises(InputError, match="Cannot read the image"):
+        make_matching_runs(small(**short, training=steps), root=pacs.parent, overwrite=True)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
 def spoil(pacs, what):
     match what:
         case "class":

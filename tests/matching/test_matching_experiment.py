@@ -128,17 +128,12 @@ def test_a_command_makes_runs_and_records_and_does_not_make_them_again(tmp_path,
 
 
 def test_domains_are_left_out_one_after_the_other(tmp_path):
-    made = recipe(
-        tmp_path,
-        data={"set": "colored-digits"},
-        algorithms={"erm": {}},
-        settings={},
-        left_out=[["90%"], ["10%", "90%"]],
-        seeds=[0],
-        training=SMALL["training"] | {"steps": 2},
-    )
+    digits = {"data": {"set": "colored-digits"}, "algorithms": {"erm": {}}, "settings": {}, "seeds": [0]}
+    digits |= {"training": SMALL["training"] | {"steps": 2}}
     with pytest.raises(InputError, match="1 domain to learn from"):
-        make_matching_runs(made)  # the second leaves but one
+        make_matching_runs(recipe(tmp_path, **digits, left_out=[["90%"], ["10%", "90%"]]))  # the second leaves but one
+    assert not (tmp_path / "cache/runs/small").exists()
+    make_matching_runs(recipe(tmp_path, **digits, left_out=[["90%"]]))
     (folder,) = (tmp_path / "cache/runs/small").iterdir()
     (row,) = RunDirectory(folder, json.loads((folder / "config.json").read_text())).rows()
     assert set(row["test"]) == {"90%"}
