@@ -86,3 +86,23 @@ function readingsTable(caption, rows, columns) {
     },
   };
 }
+
+// Where a pointer is, [x, y] in a picture's own units.
+function pointIn(picture, event) {
+  const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(picture.getScreenCTM().inverse());
+  return [x, y];
+}
+
+// A handle that is dragged by mouse, pen or finger; `move` gets the place in the picture's own units.
+function followPointer(handle, picture, move) {
+  let held = false;
+  handle.addEventListener("pointerdown", (event) => {
+    held = true;
+    handle.setPointerCapture(event.pointerId);
+    event.preventDefault();
+  });
+  // A finger would scroll the page: Chromium heeds no touch-action of shapes in an inner svg.
+  handle.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
+  handle.addEventListener("pointermove", (event) => held && move(pointIn(picture, event)));
+  for (const end of ["pointerup", "pointercancel"]) handle.addEventListener(end, () => (held = false));
+}

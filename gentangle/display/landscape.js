@@ -321,19 +321,8 @@ function movable(handle, picture, move, where) {
     event.preventDefault();
     move(plus(where(), KEYS[event.key], event.shiftKey ? 0.5 : 0.1));
   });
-  let held = false;
-  handle.addEventListener("pointerdown", (event) => {
-    held = true;
-    handle.setPointerCapture(event.pointerId);
-    handle.focus({ preventScroll: true });
-    event.preventDefault();
-  });
-  handle.addEventListener("pointermove", (event) => {
-    if (!held) return;
-    const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(picture.getScreenCTM().inverse());
-    move([x / UNIT, -y / UNIT]);
-  });
-  for (const end of ["pointerup", "pointercancel"]) handle.addEventListener(end, () => (held = false));
+  handle.addEventListener("pointerdown", () => handle.focus({ preventScroll: true }));
+  followPointer(handle, picture, ([x, y]) => move([x / UNIT, -y / UNIT]));
 }
 
 // ---- the GIP along the paths ----

@@ -1,4 +1,6 @@
-"""The widget of the shared suffix: what a pair's two log-probabilities do as the shared text grows."""
+"""The widget of the shared suffix: a pair in words, its three numbers as the shared text grows, and the three cases."""
+
+from typing import Any
 
 import numpy as np
 import traitlets
@@ -19,20 +21,30 @@ class SuffixCases(BookWidget):
         length: tokens of the suffix, at most 120.
         miss_w, miss_l: 1 - probability of the suffix's token after chosen and after rejected.
         rho: cosine of a position's two hidden states.
+        across: what the phase diagram sets against rho: the name of one of the others.
+        continuation: whether the shared words are a text of its own; else they are the long suffix of
+            :data:`gentangle.alignment.preference.FORMS`. Words only: no number depends on it.
     """
 
     module = "suffix"
-    state_names = ("p_w", "p_l", "length", "miss_w", "miss_l", "rho")
+    numbers = ("p_w", "p_l", "length", "miss_w", "miss_l", "rho")
+    state_names = (*numbers, "across", "continuation")
     _esm = module_text("suffix")
 
     p_w, p_l, miss_w = (traitlets.Float(x, min=0.0, max=1.0).tag(sync=True) for x in (0.25, 0.25, 0.2))
     miss_l = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
     length = traitlets.Int(40, min=0, max=120).tag(sync=True)
     rho = traitlets.Float(0.9, min=-1.0, max=1.0).tag(sync=True)
+    across = traitlets.Enum(numbers[:-1], "miss_l").tag(sync=True)
+    continuation = traitlets.Bool(False).tag(sync=True)
+
+    def given(self) -> dict[str, Any]:
+        """The arguments of ``orthogonal_gram``, by name."""
+        return {name: getattr(self, name) for name in self.numbers}
 
     def reading(self) -> dict[str, float | str]:
         """What the widget shows, by name."""
-        gram = orthogonal_gram(**self.state())
+        gram = orthogonal_gram(**self.given())
         changes = conditions.first_order_changes(gram)
         names = ("chosen_norm_sq", "inner_product", "rejected_norm_sq", "cosine", "change_chosen", "change_rejected")
         values = (*gram[np.triu_indices(2)], conditions.cosine(gram), *changes)
@@ -46,7 +58,7 @@ class SuffixCases(BookWidget):
             f"order log \u03c0_w changes by {reading['change_chosen']:+.2f} and log \u03c0_l by "
             f"{reading['change_rejected']:+.2f}: {CASE_TITLES[str(reading['case'])]}."
         ).replace("-", "\u2212")
-        changes = conditions.first_order_changes(orthogonal_gram(**self.state() | {"length": np.array([0, 120])}))
+        changes = conditions.first_order_changes(orthogonal_gram(**self.given() | {"length": np.array([0, 120])}))
         ends = np.round(-85 * changes / np.abs(changes).max(), 1)
         lines = "".join(
             f'<g fill="{colour}"><line x2="240" y1="{start}" y2="{end}" stroke="{colour}" stroke-width="3"/>'

@@ -1,18 +1,22 @@
 """The geometry widget in a browser: its controls by keyboard and pointer, and its numbers against Python's."""
 
 import json
+import math
+import statistics
 from pathlib import Path
 
 import pytest
-from browsing import contrast, serve, settle, watch
+from browsing import contrast, picture_without_script, serve, settle, watch
 
 from gentangle.alignment import conditions
+from gentangle.alignment.objectives import OBJECTIVES
 from gentangle.display.geometry import GradientGeometry
 from gentangle.display.widget import LOADER, STYLE, source_name, static_files
 
 pytestmark = pytest.mark.browser
 
 MODULE = GradientGeometry.module
+SLIDERS = ("chosen_norm", "rejected_norm", "angle", "ratio", "eta")
 PAGE = f"""<!doctype html><html lang="en" data-theme="THEME"><meta charset="utf-8"><title>widget</title>
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
 <link rel="stylesheet" href="{STYLE}"><script defer src="{source_name(MODULE)}"></script>
@@ -57,12 +61,22 @@ def shown(page) -> dict:
 def assert_equal_to_python(page, **state) -> None:
     expected = GradientGeometry(**state).reading()
     values = shown(page)
-    assert set(values) == set(expected) - {"chosen_bound", "rejected_bound"}
+    assert set(values) == {name for name in expected if not name.endswith("bound")}
     for name, value in values.items():
         if isinstance(expected[name], float):
             assert float(value) == pytest.approx(expected[name], rel=1e-12, abs=1e-14), name
         else:
             assert value == str(expected[name]).lower(), name
+
+
+def slider_value(page, control: str) -> float:
+    """A trait's value where its slider stands; the ratio's slider is logarithmic, to three digits."""
+    at = float(page.locator(f"input[name={control}]").input_value())
+    return float(f"{10**at:.3g}") if control == "ratio" else at
+
+
+def choose(page, menu: str, value: str) -> None:
+    page.locator(f"select[name={menu}]").select_option(value)
 
 
 def press(page, control: str, *keys: str) -> None:
@@ -86,7 +100,7 @@ def test_worked_example(page):
 
 
 @pytest.mark.parametrize("keys", [["ArrowRight"], ["ArrowLeft", "ArrowLeft"], ["Home"], ["End"], ["PageUp"]])
-@pytest.mark.parametrize("control", GradientGeometry.state_names)
+@pytest.mark.parametrize("control", SLIDERS)
 def test_keyboard_moves_a_control_and_the_numbers_are_pythons(page, control, keys):
     before = page.locator(f"input[name={control}]").input_value()
     press(page, control, *keys)
@@ -94,18 +108,20 @@ def test_keyboard_moves_a_control_and_the_numbers_are_pythons(page, control, key
     # eta starts at its greatest value: these keys leave it there.
     stays = control == "eta" and keys in (["ArrowRight"], ["End"], ["PageUp"])
     assert (after == before) == stays
-    assert_equal_to_python(page, **{control: float(after)})
+    assert_equal_to_python(page, **{control: slider_value(page, control)})
 
 
 def test_range_of_a_control_is_the_traits(page):
     for name, trait in GradientGeometry.class_traits().items():
-        if name in GradientGeometry.state_names:
+        if name in SLIDERS:
             control = page.locator(f"input[name={name}]")
-            assert [float(control.get_attribute(end)) for end in ("min", "max")] == [trait.min, trait.max]
+            ends = [float(control.get_attribute(end)) for end in ("min", "max")]
+            ends = [10**end for end in ends] if name == "ratio" else ends
+            assert ends == [trait.min, trait.max], name
 
 
 def test_case_changes_and_is_announced(page):
-    output = page.locator("output[aria-live=polite]")
+    output = page.locator("output.gt-case[aria-live=polite]")
     assert output.inner_text().startswith("Both down")
     press(page, "angle", "End")
     assert output.get_attribute("data-value") == conditions.INTENDED
@@ -123,11 +139,167 @@ def test_unmoved_where_the_gradients_cancel(page):
 
 
 def test_every_control_has_a_name_and_leaves_its_keys_alone(page):
-    for name in GradientGeometry.state_names:
-        control = page.locator(f"input[name={name}]")
+    controls = [page.locator(f"input[name={name}]") for name in SLIDERS]
+    for control in [*controls, *page.locator("select").all()]:
         assert control.evaluate("(node) => node.labels.length") == 1
         assert control.evaluate("(node) => node.labels[0].textContent.trim().length") > 3
         assert control.get_attribute("data-lm-suppress-shortcuts") == "true"
+
+
+# ---- the menu of objectives ----
+
+
+def test_menu_sets_the_slopes_that_python_computes(page):
+    press(page, "angle", "End")
+    pair = {"ref_chosen": -36.0, "ref_rejected": -36.0, "len_chosen": 20.0, "len_rejected": 25.0}
+    for name, objective in OBJECTIVES.items():
+        choose(page, "objective", name)
+        assert_equal_to_python(page, objective=name, angle=180.0)
+        slopes = [float(slope) for slope in objective.slopes(-40.0, -38.0, **pair)]
+        values = shown(page)
+        found = [float(values[slope]) for slope in ("d_chosen", "d_rejected")]
+        assert found == pytest.approx(slopes, rel=1e-11), name
+        d_chosen, d_rejected = (f"{slope:#.3g}" for slope in slopes)
+        assert page.locator("[data-reading=d_chosen]").inner_text() == d_chosen
+        assert f"d_w = {d_chosen} and d_l = {d_rejected} at log \u03c0_w = \u221240" in note(page)
+        slider, ratio = page.locator("input[name=ratio]"), slopes[0] / slopes[1]
+        assert float(slider.get_attribute("aria-valuetext")) == pytest.approx(ratio, rel=5.1e-3)
+        assert float(slider.input_value()) == pytest.approx(math.log10(ratio), abs=0.0101)  # the nearest notch
+
+
+def note(page) -> str:
+    """What the menu tells, with _w for a subscript."""
+    return page.locator("output.gt-note").evaluate(
+        "(node) => [...node.childNodes].map((part) => (part.tagName ? '_' : '') + part.textContent).join('')"
+    )
+
+
+def test_titles_of_the_menu_are_the_objectives(page):
+    titles = page.locator("select[name=objective] option").all_inner_texts()
+    assert titles == ["your own slopes", *(o.title for o in OBJECTIVES.values())]
+
+
+def test_menu_by_keyboard_and_a_slider_by_hand_leaves_it(page):
+    menu = page.locator("select[name=objective]")
+    menu.focus()
+    page.keyboard.type("DPOP")
+    page.keyboard.press("Enter")
+    assert menu.input_value() == "dpop"
+    assert_equal_to_python(page, objective="dpop")
+    assert "v at 1 : 12.7" in page.locator(".gt-plane .gt-scale").text_content()
+    assert "\u03bb [rw < 0] + 1" in page.locator("dt").first.inner_text()
+    press(page, "ratio", "ArrowLeft")
+    assert menu.input_value() == "own"
+    assert_equal_to_python(page, ratio=slider_value(page, "ratio"))
+    assert "only their ratio" in note(page)
+    assert not page.locator("[data-reading=d_chosen]").is_visible()  # the slider says it
+    choose(page, "objective", "dpo")
+    assert page.locator("[data-reading=d_chosen]").is_visible()
+    choose(page, "objective", "own")
+    assert_equal_to_python(page)
+
+
+def test_objective_is_announced_once(page):
+    assert page.locator("output.gt-note").get_attribute("aria-live") == "polite"
+    choose(page, "objective", "simpo")
+    page.evaluate(
+        """() => {
+          window.spoken = 0;
+          const watch = new MutationObserver((seen) => (window.spoken += seen.length));
+          const whole = { childList: true, subtree: true, characterData: true };
+          for (const node of document.querySelectorAll("output")) watch.observe(node, whole);
+        }"""
+    )
+    press(page, "eta", "ArrowLeft", "ArrowLeft")
+    press(page, "chosen_norm", "ArrowRight")
+    assert page.evaluate("window.spoken") == 0
+    choose(page, "objective", "cpo")
+    assert page.evaluate("window.spoken") > 0
+
+
+# ---- two domains ----
+
+
+def test_switch_reads_the_same_arrows_as_two_domains(page):
+    press(page, "angle", *["PageUp"] * 3)
+    angle = slider_value(page, "angle")
+    choose(page, "read_as", "domains")
+    assert_equal_to_python(page, read_as="domains", angle=angle)
+    assert page.locator("select[name=objective], input[name=ratio]").count() == 0
+    assert {"g\u2081", "g\u2082", "ERM", "Fish"} <= set(page.locator(".gt-plane svg text").all_text_contents())
+    assert "the step of ERM, and Fish" in page.locator(".gt-plane svg").get_attribute("aria-label")
+    choose(page, "read_as", "pair")
+    assert_equal_to_python(page, angle=angle)
+    assert page.locator(".gt-plane svg text").filter(has_text="Fish").is_hidden()
+
+
+@pytest.mark.parametrize("control", ["chosen_norm", "rejected_norm", "angle", "eta"])
+def test_keyboard_in_the_domains_reading(page, control):
+    choose(page, "read_as", "domains")
+    assert page.locator("input").count() == 4
+    for keys in (["ArrowLeft"], ["Home"], ["End"]):
+        press(page, control, *keys)
+        assert_equal_to_python(page, read_as="domains", **{control: slider_value(page, control)})
+
+
+def test_domains_agree_and_conflict_aloud(page):
+    choose(page, "read_as", "domains")
+    output = page.locator("output.gt-case[aria-live=polite]")
+    assert output.inner_text().startswith("The domains agree")
+    press(page, "angle", "End")
+    assert output.get_attribute("data-value") == "one-rises"
+    assert "\u25b2 rises" in page.locator("[data-reading=change_one]").inner_text()
+    assert page.locator("[data-reading=one_does_not_rise]").get_attribute("data-holds") == "false"
+
+
+def test_path_of_fish_ends_where_python_says(page):
+    choose(page, "read_as", "domains")
+    press(page, "angle", *["PageUp"] * 5)
+    widget = GradientGeometry(read_as="domains", angle=slider_value(page, "angle"))
+    turn = math.radians(widget.angle)
+    g = [[1.0, 0.0], [2 * math.cos(turn), 2 * math.sin(turn)]]
+    a, b = widget.fish_loops().mean(0)
+    ring = page.locator(".gt-plane circle.gt-path")
+    drawn = [float(ring.get_attribute(name)) * 2.5 / 160 for name in ("cx", "cy")]
+    assert drawn == pytest.approx([-(a * g[0][0] + b * g[1][0]), a * g[0][1] + b * g[1][1]], abs=1e-9)
+
+
+def test_head_of_a_domains_arrow_can_be_dragged(page):
+    choose(page, "read_as", "domains")
+    head = page.locator("circle.gt-handle.gt-w").bounding_box()
+    page.mouse.move(head["x"] + head["width"] / 2, head["y"] + head["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(head["x"] + 3 * head["width"], head["y"], steps=3)
+    page.mouse.up()
+    length = slider_value(page, "chosen_norm")
+    assert length > 1.2
+    assert_equal_to_python(page, read_as="domains", chosen_norm=length)
+
+
+def test_a_move_takes_less_than_a_frame(page):
+    """Set, draw and lay out, of a slider in both readings, an objective and the switch; the median, as elsewhere."""
+    times = page.evaluate(
+        """() => {
+          const move = (name, event, value) => {
+            const input = document.querySelector(`[name=${name}]`);
+            const start = performance.now();
+            input.value = value;
+            input.dispatchEvent(new Event(event));
+            document.querySelector(".gt-widget").getBoundingClientRect();
+            return performance.now() - start;
+          };
+          const forty = (each) => Array.from({ length: 40 }, (_, k) => each(k));
+          const objectives = [...document.querySelector("[name=objective]").options].map((option) => option.value);
+          const found = { angle: forty((k) => move("angle", "input", 4 * k)),
+            objective: forty((k) => move("objective", "change", objectives[k % objectives.length])),
+            switch: forty((k) => move("read_as", "change", ["domains", "pair"][k % 2])) };
+          move("read_as", "change", "domains");
+          return { ...found, domains: forty((k) => move("angle", "input", 4 * k)) };
+        }"""
+    )
+    for what, each in times.items():
+        print(f"geometry, {what}: median {statistics.median(each):.2f} ms, largest {max(each):.2f} ms")
+        assert statistics.median(each) < 16
 
 
 def test_head_of_an_arrow_can_be_dragged(page):
@@ -168,6 +340,11 @@ def test_picture_stays_where_no_script_runs(browser, base, tmp_path):
     context.close()
 
 
+def test_picture_of_two_domains_stays_where_no_script_runs(browser, base, tmp_path):
+    write_page(tmp_path, GradientGeometry(read_as="domains", angle=150.0))
+    assert "one loss rises" in picture_without_script(browser, base + "page.html")
+
+
 def test_module_that_fails_leaves_the_picture(browser, base, tmp_path):
     write_page(tmp_path, GradientGeometry())
     (tmp_path / source_name(MODULE)).write_text(f"window.gentangleSources = {json.dumps({MODULE: 'not a module ('})};")
@@ -181,15 +358,23 @@ def test_module_that_fails_leaves_the_picture(browser, base, tmp_path):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1600])
-def test_fits_the_window(browser, base, tmp_path, width, theme):
-    write_page(tmp_path, GradientGeometry())
+@pytest.mark.parametrize(
+    ("state", "last"),
+    [
+        ({}, "rejected_does_not_rise"),
+        ({"objective": "orpo"}, "rejected_does_not_rise"),  # the longest formula
+        ({"read_as": "domains", "angle": 120.0}, "fish_gip"),
+    ],
+)
+def test_fits_the_window(browser, base, tmp_path, width, theme, state, last):
+    write_page(tmp_path, GradientGeometry(**state))
     path = tmp_path / "page.html"
     path.write_text(path.read_text("utf-8").replace('data-theme="light"', f'data-theme="{theme}"'), "utf-8")
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.goto(base + "page.html")
     settle(page)
     assert page.evaluate("document.scrollingElement.scrollWidth") <= width
-    for element in ("svg", "input[name=eta]", "output", "[data-reading=rejected_does_not_rise]"):
+    for element in ("svg", "select[name=read_as]", "input[name=eta]", "output.gt-case", f"[data-reading={last}]"):
         box = page.locator(element).bounding_box()
         assert box["x"] >= 0, element
         assert box["x"] + box["width"] <= width, element

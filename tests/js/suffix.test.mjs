@@ -6,7 +6,7 @@ import test from "node:test";
 // Its text as a data: URL: node reads a .js file as a module only where a package.json says so.
 const source = ["dom", "suffix"].map((name) => readFileSync(new URL(`../../gentangle/display/${name}.js`, import.meta.url)));
 const suffix = await import(`data:text/javascript;base64,${Buffer.concat(source).toString("base64")}`);
-const { widgets } = JSON.parse(readFileSync(process.env.GENTANGLE_GOLDEN, "utf8"));
+const { widgets, phases } = JSON.parse(readFileSync(process.env.GENTANGLE_GOLDEN, "utf8"));
 
 // Relative to the squared norms: a difference of equal terms has no digits of its own.
 function assertClose(actual, expected, scale, what) {
@@ -39,6 +39,53 @@ test("beyond a turning length the response goes the wrong way, and not before it
       if (Number.isFinite(turn)) assert.ok(!wrong(turn - 1e-6) && wrong(turn + 1e-6), JSON.stringify(state));
       else assert.ok(!wrong(1e6), JSON.stringify(state));
     });
+  }
+});
+
+test("the pair is its contrast tokens and T times what one shared token adds", () => {
+  for (const { state, reading, shared } of widgets) {
+    const grams = suffix.tokenGrams(state);
+    const scale = reading.chosen_norm_sq + reading.rejected_norm_sq;
+    const entries = { chosen_norm_sq: [0, 0], inner_product: [0, 1], rejected_norm_sq: [1, 1] };
+    for (const [name, [i, j]] of Object.entries(entries)) {
+      assertClose(grams.contrast[i][j] + state.length * grams.shared[i][j], reading[name], scale, `sum of ${name}`);
+      assertClose(grams.shared[i][j], shared[i][j], 2, `a shared token's ${name}`);
+    }
+    assert.equal(grams.shared[0][1], grams.shared[1][0]);
+  }
+});
+
+test("beyond a turning cosine the response goes the wrong way, and not before it", () => {
+  for (const { state } of widgets) {
+    suffix.turningCosines(state).forEach((turn, i) => {
+      const wrong = (rho) => suffix.firstOrderChanges(suffix.orthogonalGram({ ...state, rho }))[i] * (i ? 1 : -1) > 0;
+      if (Number.isFinite(turn)) assert.ok(!wrong(turn - 1e-6) && wrong(turn + 1e-6), JSON.stringify(state));
+      else assert.ok(!wrong(1) && !wrong(-1), JSON.stringify(state));
+    });
+  }
+});
+
+test("the regions of the phase diagram are Python's cases, cell by cell", () => {
+  const found = new Set();
+  for (const { state, across, cells } of phases) {
+    const edge = suffix.borders(state, across);
+    for (const [value, rho, expected] of cells) {
+      const { turns } = edge.find((each) => each.value === value);
+      const region = rho > turns[0] ? "both-down" : rho > turns[1] ? "both-up" : "chosen-up-rejected-down";
+      assert.equal(region, expected, `${across} ${value}, rho ${rho} of ${JSON.stringify(state)}`);
+      assert.equal(suffix.read({ ...suffix.movedTo(state, across, value), rho }).case, expected);
+      found.add(`${across} ${region}`);
+    }
+  }
+  assert.equal(found.size, 15); // all three cases on every axis
+});
+
+test("the axis shows the two numbers of the nearer condition", () => {
+  for (const { state, reading } of widgets) {
+    const gram = suffix.orthogonalGram(state);
+    const { high, low } = suffix.axisOf(gram, suffix.orthogonalGram({ ...state, length: 0 })[0][1]);
+    const least = Math.min(reading.chosen_norm_sq, reading.rejected_norm_sq);
+    assert.ok(low <= reading.inner_product && reading.inner_product <= high && least <= high, JSON.stringify(state));
   }
 });
 
