@@ -25,7 +25,7 @@ BENCHMARKS = $(sort $(wildcard benchmarks/bench_*.py))
 say = { echo "make $@: $(1)" >&2; exit 1; }
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help book test check wilds run experiments lab serve bench gpu-check lock clean distclean fetch
+.PHONY: help book test check wilds run experiments lab serve bench gpu-check publish lock clean distclean fetch
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -99,6 +99,11 @@ bench: fetch  ## run every measurement of benchmarks/
 
 gpu-check:  ## on a machine with a GPU: the engine and the forecasts, by numpy and torch alone (PYTHON=, no .venv)
 	@if test -x $(BIN)/python; then $(BIN)/python tests/gpu_check.py; else $(PYTHON) tests/gpu_check.py; fi
+
+publish: fetch  ## make the copies for Colab and Binder in dist/launch (GENTANGLE_REPOSITORY=, else book/_config.yml)
+	@rm -rf build dist/gentangle-*.whl
+	$(PIP:install=wheel) --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python book/publish.py --wheel dist/gentangle-*.whl --out dist/launch --torch="$(TORCH)"
 
 lock:  ## resolve requirements/*.txt and environment.yml anew, in a clean environment (Python 3.11)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
