@@ -40,8 +40,8 @@ class Stage:
 STAGES = {
     "lint": Stage(
         1,
-        [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]],
-        "mend the lines named above (`ruff check --fix` and `ruff format` mend most).",
+        [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], ["codespell"]],
+        "mend the lines named above (`ruff check --fix`, `ruff format` and `codespell -w` mend most).",
     ),
     "fast": Stage(
         1.5,

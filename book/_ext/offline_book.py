@@ -27,6 +27,11 @@ STATIC = Path(__file__).parent / "static"
 MATHJAX = "tex-svg-full.js"
 MOUNT = re.compile(r'class="gt-mount" data-widget="([\w-]+)"')
 KERNEL_SCRIPT = re.compile(r"^\s*<script( type=\"text/x-thebe-config\">|>kernelName = )")
+# docutils marks a bibliography as a list, but puts anchors between its entries, and the entry's role is withdrawn:
+# a screen reader is told of a list that holds no item.
+MISPLACED_ROLES = (' role="list"', ' role="doc-biblioentry"')
+ICON_SCRIPT = re.compile(r"\s*<script defer src=\"[^\"]*/fontawesome\.js[^\"]*\"></script>")
+SEARCH_SCRIPT = re.compile(r"\s*<script src=\"[^\"]*\b(searchtools|language_data|searchindex)\.js[^\"]*\"></script>")
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
 ENTRANCE = """\
@@ -114,7 +119,12 @@ def mounted_modules(body: str) -> list[str]:
 
 def dress_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Give a page the scripts of the widgets that it mounts, and take out what serves a kernel."""
-    modules = mounted_modules(context.get("body", "")) if doctree is not None else []
+    body = context.get("body", "")
+    for role in MISPLACED_ROLES:
+        body = body.replace(role, "")
+    if body:
+        context["body"] = body
+    modules = mounted_modules(body) if doctree is not None else []
     if modules:
         folder = Path(app.outdir) / "_static" / "gentangle"
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,6 +136,9 @@ def dress_page(app: Sphinx, pagename: str, templatename: str, context: dict[str,
     for kind in ("script_files", "css_files"):
         if kind in context:  # in place: Sphinx goes on with this very list
             context[kind][:] = [file for file in context[kind] if not needs_kernel(file)]
+    # Sphinx counts the formulas of all pages below the first one as its own.
+    if not app.env.get_domain("math").data["has_equations"].get(pagename) and "script_files" in context:
+        context["script_files"][:] = [file for file in context["script_files"] if not typesets(file)]
 
 
 def drop_kernel_scripts(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -140,6 +153,12 @@ def needs_kernel(file: Any) -> bool:
     attributes = getattr(file, "attributes", {})
     text = f"{getattr(file, 'filename', file) or ''} {attributes.get('body') or ''}".lower()
     return "thebe" in text or attributes.get("type") == WIDGET_STATE
+
+
+def typesets(file: Any) -> bool:
+    """Whether a script of a page is MathJax or its settings."""
+    attributes = getattr(file, "attributes", {})
+    return "mathjax" in f"{getattr(file, 'filename', file) or ''} {attributes.get('body') or ''}".lower()
 
 
 def write_entrance(app: Sphinx, exception: Exception | None) -> None:
@@ -158,6 +177,24 @@ def write_entrance(app: Sphinx, exception: Exception | None) -> None:
         (Path(app.outdir) / "index.html").write_text(page, "utf-8")
 
 
+def lighten(app: Sphinx, exception: Exception | None) -> None:
+    """Take out what no reader waits for: the theme's script of icons, and from all pages but the search its index.
+
+    The script, two megabytes, draws anew what the theme's web font has drawn already. The index serves a search while
+    one types, which is off.
+    """
+    if exception is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            text = page.read_text("utf-8")
+            lighter = ICON_SCRIPT.sub("", text)
+            if page.name != "search.html":
+                lighter = SEARCH_SCRIPT.sub("", lighter)
+            if lighter != text:
+                page.write_text(lighter, "utf-8")
+        for script in (Path(app.outdir) / "_static" / "scripts").glob("fontawesome.js*"):
+            script.unlink()
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("widget", WidgetDirective)
     app.connect("config-inited", configure, priority=100)
@@ -165,5 +202,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-resolved", drop_kernel_scripts, priority=900)
     app.connect("html-page-context", dress_page, priority=900)  # after MyST-NB and MathJax, which use 500
     app.connect("build-finished", write_entrance)
+    app.connect("build-finished", lighten)
     app.add_css_file("pages.css")
+    app.add_js_file("reach.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

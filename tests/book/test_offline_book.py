@@ -101,6 +101,8 @@ class Page:
 
     def __init__(self, folder):
         self.outdir, self.scripts, self.styles = folder, [], []
+        self.formulas = {}  # whether a page has any, by its name
+        self.env = SimpleNamespace(get_domain=lambda name: SimpleNamespace(data={"has_equations": self.formulas}))
 
     def add_js_file(self, name, loading_method):
         assert loading_method == "defer"  # the loader comes after what it loads
@@ -203,3 +205,31 @@ def test_a_page_of_prose_mounts_a_widget_as_it_begins(offline_book):
 def test_what_is_no_widget_is_named(offline_book, module, name, message):
     with pytest.raises(ValueError, match=message):
         offline_book.widget_html(module, name)
+
+
+def test_mathjax_goes_only_to_pages_with_a_formula_of_their_own(offline_book, tmp_path):
+    page = Page(tmp_path)
+    page.formulas["chapter"] = True
+    settings = _JavaScript(None, body='window.MathJax = {"options": {}}')
+    for name, expected in (("chapter", 3), ("first", 1)):
+        context = {"script_files": [_JavaScript("a.js"), settings, _JavaScript("mathjax/tex-svg-full.js")]}
+        offline_book.dress_page(page, name, "page.html", context, doctree=object())
+        assert len(context["script_files"]) == expected
+
+
+def test_a_bibliography_is_no_list_without_items(offline_book, tmp_path):
+    context = {"body": '<div role="list" class="citation-list"><a></a><div role="doc-biblioentry">x</div></div>'}
+    offline_book.dress_page(Page(tmp_path), "page", "page.html", context, doctree=object())
+    assert context["body"] == '<div class="citation-list"><a></a><div>x</div></div>'
+
+
+def test_pages_wait_for_no_icons_and_only_the_search_for_its_index(offline_book, tmp_path):
+    icons = '\n  <script defer src="../_static/scripts/fontawesome.js?digest=1"></script>'
+    index = '\n  <script src="../_static/searchtools.js"></script>\n  <script src="../searchindex.js"></script>'
+    (tmp_path / "_static" / "scripts").mkdir(parents=True)
+    for name in ("page.html", "search.html", "_static/scripts/fontawesome.js", "_static/scripts/bootstrap.js"):
+        (tmp_path / name).write_text(f"<head>{icons}{index}\n</head>", "utf-8")
+    offline_book.lighten(SimpleNamespace(outdir=str(tmp_path), builder=SimpleNamespace(format="html")), None)
+    assert (tmp_path / "page.html").read_text("utf-8") == "<head>\n</head>"
+    assert (tmp_path / "search.html").read_text("utf-8") == f"<head>{index}\n</head>"
+    assert [path.name for path in (tmp_path / "_static" / "scripts").iterdir()] == ["bootstrap.js"]

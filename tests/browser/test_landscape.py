@@ -136,7 +136,8 @@ def test_a_finger_drags_too(browser, base):
     page = context.new_page()
     page.goto(base + "light.html")
     settle(page)
-    page.evaluate("document.body.style.paddingBottom = '200vh'; window.scrollTo(0, 40)")  # the page could move either way
+    # The page could move either way.
+    page.evaluate("document.body.style.paddingBottom = '200vh'; window.scrollTo(0, 40)")
     handle = page.locator("[data-point='3'] .gt-handle")
     box = handle.bounding_box()
     assert box["width"] >= 24  # WCAG 2.2, 2.5.8
