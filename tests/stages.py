@@ -55,7 +55,7 @@ STAGES = {
     ),
     "notebooks": Stage(
         15,
-        [["pytest", "-q", *NBVAL, *NOTEBOOKS]],
+        [["pytest", "-q", *AT_ONCE, *NBVAL, *NOTEBOOKS]],
         "a chapter's output is not the stored one: mend the code, or, if the new one is right, run `make run`.",
     ),
     "wilds": Stage(
