@@ -46,8 +46,8 @@ if importlib.util.find_spec("gentangle") is None:
     print("Installing gentangle and what it needs: a few minutes, once.", flush=True)
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "-r", "requirements.txt"], cwd="..", check=True)
-    subprocess.run([sys.executable, "-m", "gentangle.cli", "fetch"], check=True)
     importlib.invalidate_caches()
+subprocess.run([sys.executable, "-m", "gentangle.cli", "fetch"], check=True)
 """
 POST_BUILD = """\
 #!/bin/bash
@@ -118,9 +118,15 @@ def publish(address: str, wheel: Path, out: Path, torch: str) -> int:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".publish-") as temporary:
         made = Path(temporary) / "made"
         count = write_branch(made, address, wheel, torch)
+        before = Path(temporary) / "before"
         if out.exists():
-            out.rename(Path(temporary) / "before")
-        made.rename(out)
+            out.rename(before)
+        try:
+            made.rename(out)
+        except OSError:
+            if before.exists():
+                before.rename(out)
+            raise
     return count
 
 
@@ -172,8 +178,15 @@ def used_requirements() -> list[str]:
 
 
 def locked(name: str) -> str:
-    """The line of the lock for a package."""
-    return next(line for line in LOCK.read_text("utf-8").splitlines() if line.startswith(f"{name}=="))
+    """The line of the lock for a package.
+
+    Raises:
+        InputError: the lock has none.
+    """
+    for line in LOCK.read_text("utf-8").splitlines():
+        if line.startswith(f"{name}=="):
+            return line
+    raise InputError(f"{LOCK} has no line for {name}: `make lock` writes it anew.")
 
 
 if __name__ == "__main__":

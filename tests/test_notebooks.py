@@ -20,6 +20,7 @@ PARTS = (
     r"## Limits",
     r"```\{exercise\}",
     r"## Summary",
+    r"\*\*Next\.\*\*",
 )
 
 

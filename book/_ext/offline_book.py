@@ -29,7 +29,7 @@ MOUNT = re.compile(r'class="gt-mount" data-widget="([\w-]+)"')
 KERNEL_SCRIPT = re.compile(r"^\s*<script( type=\"text/x-thebe-config\">|>kernelName = )")
 # docutils marks a bibliography as a list, but puts anchors between its entries, and the entry's role is withdrawn:
 # a screen reader is told of a list that holds no item.
-MISPLACED_ROLES = (' role="list"', ' role="doc-biblioentry"')
+MISPLACED_ROLES = re.compile(r' role="list"(?= class="citation-list")| role="doc-biblioentry"')
 ICON_SCRIPT = re.compile(r"\s*<script defer src=\"[^\"]*/fontawesome\.js[^\"]*\"></script>")
 SEARCH_SCRIPT = re.compile(r"\s*<script src=\"[^\"]*\b(searchtools|language_data|searchindex)\.js[^\"]*\"></script>")
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -120,8 +120,7 @@ def mounted_modules(body: str) -> list[str]:
 def dress_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Give a page the scripts of the widgets that it mounts, and take out what serves a kernel."""
     body = context.get("body", "")
-    for role in MISPLACED_ROLES:
-        body = body.replace(role, "")
+    body = MISPLACED_ROLES.sub("", body)
     if body:
         context["body"] = body
     modules = mounted_modules(body) if doctree is not None else []

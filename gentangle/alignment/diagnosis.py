@@ -134,10 +134,20 @@ def example_of(
         pair = rendered(tokenizer, *values)
     else:
         raise InputError("prompt, chosen and rejected are not all texts, and not all lists of messages (role, content)")
-    example = tokenise(tokenizer, pair)
+    return fitting(tokenise(tokenizer, pair), context)
+
+
+def fitting(example: dict[str, list[int]], context: int) -> dict[str, list[int]]:
+    """The tokenised pair, if the model can hold it.
+
+    Raises:
+        InputError: prompt and response have more tokens than ``context``, or the prompt has none to predict from.
+    """
     longest = len(example["prompt_ids"]) + max(len(example["chosen_ids"]), len(example["rejected_ids"]))
     if longest > context:
         raise InputError(f"{longest} tokens, the model's context holds {context}: shorten the pair")
+    if not example["prompt_ids"]:
+        raise InputError("the prompt is empty, and its last token predicts the first of each response: give a prompt")
     return example
 
 

@@ -172,9 +172,9 @@ const MODES = {
       { name: "erm_gip", term: "GIP after ERM’s step" },
       { name: "fish_gip", term: "GIP after Fish’s loop" },
     ],
-    caption: `ERM steps along −(${ONE} + ${TWO})/2. A loss falls, to first order, when the step lies beyond the dashed line of its colour. ` +
+    caption: `ERM steps along −(${ONE} + ${TWO})/2. A loss falls, to first order, when the step ends on the far side of its dashed line, away from its gradient. ` +
       "Fish takes one step for each domain, the second where the first has ended: the thin lines are its loop in both orders, the ring their mean end. " +
-      `It is ERM’s plus ½<i>α</i>²∇⟨${ONE}, ${TWO}⟩, with Fish’s inner rate <i>α</i> = <i>η</i>/2: Fish leans to where the GIP is larger. ` +
+      `The ring is ERM’s end plus ½<i>α</i>²∇⟨${ONE}, ${TWO}⟩, with Fish’s inner rate <i>α</i> = <i>η</i>/2: Fish leans to where the GIP is larger. ` +
       "Drawn for quadratic losses, of curvature ½ along their own gradient and none across: a linear model’s squared error on one example.",
   },
 };
@@ -197,6 +197,7 @@ export function render({ model, el }) {
   const figure = makeFigure(state, change);
   const results = makeResults();
   const panel = element("div", { class: "gt-controls" });
+  figure.root.insertBefore(results.announcement, figure.caption); // the verdict in sight of the arrows
   el.replaceChildren(element("div", { class: "gt-widget" }, figure.root,
     element("div", { class: "gt-panel" }, mode.root, panel, results.root)));
 
@@ -262,7 +263,8 @@ function makeResults() {
   const rows = Object.fromEntries(Object.entries(MODES).map(([mode, { readings }]) => [mode, readings.map(makeReading)]));
   let drawn = "";
   return {
-    root: element("div", { class: "gt-results" }, announcement, list),
+    announcement,
+    root: element("div", { class: "gt-results" }, list),
     show(current, reading) {
       const mode = current.read_as;
       if (drawn !== mode) list.replaceChildren(...rows[mode].map(({ root }) => root));
@@ -372,7 +374,7 @@ function makeFigure(state, change) {
     if (caption.dataset.of !== title) caption.innerHTML = words; // constants of this file
     caption.dataset.of = title;
   }
-  return { root: element("div", { class: "gt-plane" }, picture, caption), show };
+  return { root: element("div", { class: "gt-plane" }, picture, caption), caption, show };
 }
 
 // Fish's loop in both orders, each leg in the colour of the domain that it steps for, and the mean end.

@@ -50,7 +50,8 @@ _SENTENCES = {
     "log \u03c0_l by {change_rejected}: {title}.",
     "domains": "Domain gradients of length |g\u2081| = {chosen_norm} and |g\u2082| = {rejected_norm} at {angle}\u00b0 "
     "(GIP {gip}, cosine {cosine}): to first order ERM's step of \u03b7 = {eta} changes the losses by {change_one} and "
-    "{change_two}: {title}. The GIP is then {erm_gip}, and {fish_gip} where Fish's loop ends.",
+    "{change_two}: {title}. For losses of curvature 1/2 along their own "
+    "gradient the GIP is then {erm_gip}, and {fish_gip} where Fish's loop ends.",
 }
 _LETTERS = {"pair": {"w": "w", "l": "l", "v": "v"}, "domains": {"w": "g\u2081", "l": "g\u2082", "v": "ERM"}}
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 
 from gentangle.alignment import conditions
+from gentangle.alignment.diagnosis import context_of, fitting
 from gentangle.alignment.heatmap import TokenHeatmap, token_heatmap
 from gentangle.alignment.policy import tokenise
 from gentangle.alignment.preference import Pair
@@ -48,6 +49,8 @@ class LivePair(ipywidgets.VBox):
         self.button = ipywidgets.Button(description="Read the pair", button_style="primary")
         self.shown = ipywidgets.HTML(layout=ipywidgets.Layout(width="100%"))
         self.button.on_click(lambda _: self.read())
+        for field in self.fields.values():
+            field.observe(lambda _: self.forget(), "value")
         self.read()
         super().__init__([*self.fields.values(), self.button, self.shown])
 
@@ -61,10 +64,16 @@ class LivePair(ipywidgets.VBox):
 
     def read(self) -> None:
         """Read the pair in the fields; what cannot be read is told below the button, and the rest stays."""
+        # Whatever happens below: the last pair's verdict does not stand under this pair's texts.
+        self.shown.value = "<p>Reading \u2026</p>"
         try:
             self.shown.value = reading_html(pair_heatmap(self.model, self.tokenizer, self.typed()))
         except InputError as error:
             self.shown.value = f'<p role="alert"><b>This pair cannot be read.</b> {escape(str(error))}</p>'
+
+    def forget(self) -> None:
+        """Take the last reading away: it is of other texts than those in the fields."""
+        self.shown.value = "<p>Press the button to read the pair.</p>"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -72,7 +81,7 @@ class LivePair(ipywidgets.VBox):
         texts = "".join(f"<dt>{name}</dt><dd>{escape(field.value)}</dd>" for name, field in self.fields.items())
         note = "With a kernel the three texts can be typed over; the model then reads them anew and shows the heatmap."
         numbers = self.shown.value.partition("<iframe")[0]  # the heatmap would be most of a stored notebook
-        return {**data, "text/html": f"<dl>{texts}</dl>{numbers}<p>{note}</p>"}, metadata
+        return {**data, "text/html": f'<div class="gt-live"><dl>{texts}</dl>{numbers}<p>{note}</p></div>'}, metadata
 
     def __repr__(self) -> str:
         return f"LivePair({', '.join(f'{name}={field.value!r}' for name, field in self.fields.items())})"
@@ -82,9 +91,9 @@ def pair_heatmap(model: "torch.nn.Module", tokenizer: "PreTrainedTokenizerBase",
     """The heatmap of a typed pair.
 
     Raises:
-        InputError: there are more than ``MOST_TOKENS`` tokens, or the model or the tokenizer cannot take it.
+        InputError: there are more than ``MOST_TOKENS`` tokens, the prompt is empty, or the model cannot hold the pair.
     """
-    example = tokenise(tokenizer, pair)
+    example = fitting(tokenise(tokenizer, pair), context_of(model))
     count = len(example["chosen_ids"]) + len(example["rejected_ids"])
     if count > MOST_TOKENS:
         raise InputError(f"The two responses have {count} tokens, at most {MOST_TOKENS} are drawn: shorten them.")
@@ -102,13 +111,15 @@ def reading_html(found: TokenHeatmap) -> str:
         "\u27e8w, l\u27e9": gram[0, 1],
         "|l|\u00b2": gram[1, 1],
         "cosine": cosine,
-        "\u0394 log \u03c0_w per unit step of SGD on this pair": chosen,
-        "\u0394 log \u03c0_l": rejected,
+        "\u0394 log \u03c0<sub>w</sub> / \u03b7": chosen,
+        "\u0394 log \u03c0<sub>l</sub> / \u03b7": rejected,
     }
     cells = "".join(f'<tr><th scope="row">{head}</th><td>{value:+.3g}</td></tr>' for head, value in rows.items())
     page = escape(heatmap_page(found.chosen, found.rejected, found.gram, found.cosine), quote=True)
     return (
-        f'<p><b>{CASE_TITLES[name].capitalize()}.</b></p><table class="gt-pair"><tbody>{cells}</tbody></table>'
+        f"<p><b>{CASE_TITLES[name].capitalize()}.</b> To first order, by SGD of rate \u03b7 on this pair alone, "
+        "d<sub>w</sub> = d<sub>l</sub> = 1; in nats.</p>"
+        f'<table class="gt-pair"><tbody>{cells}</tbody></table>'
         f'<iframe title="Heatmap of the pair\'s tokens" sandbox srcdoc="{page}" loading="lazy" '
         'style="width:100%;height:26rem;border:1px solid #8888"></iframe>'
     )

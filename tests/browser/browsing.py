@@ -4,12 +4,15 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from gentangle.display.widget import LOADER, STYLE, source_name, static_files
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Another build, while one works on the book: GENTANGLE_BOOK=/tmp/trial/html.
@@ -127,6 +130,43 @@ def settle(page) -> None:
     )
     if page.locator(".math.notranslate, .amsmath").count():
         page.evaluate("async () => { await window.MathJax.startup.promise; }")
+
+
+WIDGET_PAGE = """<!doctype html><html lang="en" data-theme="{theme}"><meta charset="utf-8"><title>widget</title>
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
+<link rel="stylesheet" href="{style}"><script defer src="{source}"></script>
+<script defer src="{loader}"></script><body>{mounts}</body></html>"""
+
+
+def write_widget_page(page: Path, *widgets, theme: str = "light") -> None:
+    """A page that holds nothing but widgets of one kind, with the files that mount them beside it."""
+    for name, text in static_files([widgets[0].module]).items():
+        (page.parent / name).write_text(text, "utf-8")
+    mounts = "".join(widget.static_html() for widget in widgets)
+    source = source_name(widgets[0].module)
+    page.write_text(WIDGET_PAGE.format(theme=theme, style=STYLE, source=source, loader=LOADER, mounts=mounts), "utf-8")
+
+
+def widget_folder(folder: Path, widget) -> str:
+    """Address of a folder with the widget's page in both themes.
+
+    From the file system, where less is allowed; test_geometry.py has the loader from a server.
+    """
+    for theme in ("light", "dark"):
+        write_widget_page(folder / f"{theme}.html", widget, theme=theme)
+    return folder.as_uri() + "/"
+
+
+@contextmanager
+def quiet_page(browser, base: str, name: str = "light.html", height: int = 1000):
+    """A page that is mounted, and that until its end asks no other host and complains of nothing."""
+    page = browser.new_page(viewport={"width": 1000, "height": height})
+    seen = watch(page, base)
+    page.goto(base + name)
+    settle(page)
+    yield page
+    page.close()
+    assert (seen.outside, seen.complaints) == ([], [])
 
 
 def picture_without_script(browser, url: str) -> str:

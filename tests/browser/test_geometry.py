@@ -3,31 +3,19 @@
 import json
 import math
 import statistics
-from pathlib import Path
 
 import pytest
-from browsing import contrast, picture_without_script, serve, settle, watch
+from browsing import contrast, picture_without_script, quiet_page, serve, settle, write_widget_page
 
 from gentangle.alignment import conditions
 from gentangle.alignment.objectives import OBJECTIVES
 from gentangle.display.geometry import GradientGeometry
-from gentangle.display.widget import LOADER, STYLE, source_name, static_files
+from gentangle.display.widget import source_name
 
 pytestmark = pytest.mark.browser
 
 MODULE = GradientGeometry.module
 SLIDERS = ("chosen_norm", "rejected_norm", "angle", "ratio", "eta")
-PAGE = f"""<!doctype html><html lang="en" data-theme="THEME"><meta charset="utf-8"><title>widget</title>
-<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
-<link rel="stylesheet" href="{STYLE}"><script defer src="{source_name(MODULE)}"></script>
-<script defer src="{LOADER}"></script><body>MOUNTS</body></html>"""
-
-
-def write_page(folder: Path, *widgets: GradientGeometry) -> None:
-    for name, text in static_files([MODULE]).items():
-        (folder / name).write_text(text, "utf-8")
-    mounts = "".join(widget.static_html() for widget in widgets)
-    (folder / "page.html").write_text(PAGE.replace("THEME", "light").replace("MOUNTS", mounts), "utf-8")
 
 
 @pytest.fixture(params=["http", "file"])
@@ -40,14 +28,9 @@ def base(request, tmp_path):
 
 @pytest.fixture
 def page(browser, base, tmp_path):
-    write_page(tmp_path, GradientGeometry())
-    opened = browser.new_page(viewport={"width": 1000, "height": 1000})
-    seen = watch(opened, base)
-    opened.goto(base + "page.html")
-    settle(opened)
-    yield opened
-    opened.close()
-    assert (seen.outside, seen.complaints) == ([], [])
+    write_widget_page(tmp_path / "page.html", GradientGeometry())
+    with quiet_page(browser, base, "page.html") as opened:
+        yield opened
 
 
 def shown(page) -> dict:
@@ -316,7 +299,7 @@ def test_head_of_an_arrow_can_be_dragged(page):
 
 
 def test_two_widgets_of_a_page_do_not_share_their_state(browser, base, tmp_path):
-    write_page(tmp_path, GradientGeometry(), GradientGeometry(angle=90.0))
+    write_widget_page(tmp_path / "page.html", GradientGeometry(), GradientGeometry(angle=90.0))
     page = browser.new_page()
     page.goto(base + "page.html")
     settle(page)
@@ -330,23 +313,17 @@ def test_two_widgets_of_a_page_do_not_share_their_state(browser, base, tmp_path)
 
 
 def test_picture_stays_where_no_script_runs(browser, base, tmp_path):
-    write_page(tmp_path, GradientGeometry())
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(base + "page.html")
-    picture = page.locator(".gt-still svg[role=img]")
-    assert picture.is_visible()
-    assert "both down" in picture.get_attribute("aria-label")
-    context.close()
+    write_widget_page(tmp_path / "page.html", GradientGeometry())
+    assert "both down" in picture_without_script(browser, base + "page.html")
 
 
 def test_picture_of_two_domains_stays_where_no_script_runs(browser, base, tmp_path):
-    write_page(tmp_path, GradientGeometry(read_as="domains", angle=150.0))
+    write_widget_page(tmp_path / "page.html", GradientGeometry(read_as="domains", angle=150.0))
     assert "one loss rises" in picture_without_script(browser, base + "page.html")
 
 
 def test_module_that_fails_leaves_the_picture(browser, base, tmp_path):
-    write_page(tmp_path, GradientGeometry())
+    write_widget_page(tmp_path / "page.html", GradientGeometry())
     (tmp_path / source_name(MODULE)).write_text(f"window.gentangleSources = {json.dumps({MODULE: 'not a module ('})};")
     page = browser.new_page()
     page.goto(base + "page.html")
@@ -367,9 +344,7 @@ def test_module_that_fails_leaves_the_picture(browser, base, tmp_path):
     ],
 )
 def test_fits_the_window(browser, base, tmp_path, width, theme, state, last):
-    write_page(tmp_path, GradientGeometry(**state))
-    path = tmp_path / "page.html"
-    path.write_text(path.read_text("utf-8").replace('data-theme="light"', f'data-theme="{theme}"'), "utf-8")
+    write_widget_page(tmp_path / "page.html", GradientGeometry(**state), theme=theme)
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.goto(base + "page.html")
     settle(page)

@@ -1,21 +1,14 @@
 """The landscape widget in a browser: points and controls by keyboard and pointer, and its numbers against Python's."""
 
 import statistics
-from pathlib import Path
 
 import pytest
-from browsing import assert_in_window, contrast, picture_without_script, settle, watch
+from browsing import assert_in_window, contrast, picture_without_script, quiet_page, settle, widget_folder
 
 from gentangle.display.landscape import ALGORITHMS, DomainLandscape
-from gentangle.display.widget import LOADER, STYLE, source_name, static_files
 
 pytestmark = pytest.mark.browser
 
-MODULE = DomainLandscape.module
-PAGE = f"""<!doctype html><html lang="en" data-theme="THEME"><meta charset="utf-8"><title>widget</title>
-<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
-<link rel="stylesheet" href="{STYLE}"><script defer src="{source_name(MODULE)}"></script>
-<script defer src="{LOADER}"></script><body>MOUNTS</body></html>"""
 SLIDERS = ("alpha", "eps", "gamma", "domains", "flat", "steps")
 # A short run keeps Python's side short.
 STATE = {"steps": 40}
@@ -23,24 +16,13 @@ STATE = {"steps": 40}
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder: Path = tmp_path_factory.mktemp("landscape")
-    for name, text in static_files([MODULE]).items():
-        (folder / name).write_text(text, "utf-8")
-    for theme in ("light", "dark"):
-        text = PAGE.replace("THEME", theme).replace("MOUNTS", DomainLandscape(**STATE).static_html())
-        (folder / f"{theme}.html").write_text(text, "utf-8")
-    return folder.as_uri() + "/"  # from a folder, where less is allowed; test_geometry.py has the loader from a server
+    return widget_folder(tmp_path_factory.mktemp("landscape"), DomainLandscape(**STATE))
 
 
 @pytest.fixture
 def page(browser, base):
-    opened = browser.new_page(viewport={"width": 1000, "height": 1000})
-    seen = watch(opened, base)
-    opened.goto(base + "light.html")
-    settle(opened)
-    yield opened
-    opened.close()
-    assert (seen.outside, seen.complaints) == ([], [])
+    with quiet_page(browser, base) as opened:
+        yield opened
 
 
 def shown(page) -> dict[str, float]:

@@ -6,19 +6,14 @@ import statistics
 from pathlib import Path
 
 import pytest
-from browsing import assert_in_window, picture_without_script, settle, watch
+from browsing import assert_in_window, picture_without_script, quiet_page, settle, widget_folder
 
 from gentangle.display.replay import TrainingReplay, replay_data
-from gentangle.display.widget import LOADER, STYLE, source_name, static_files
 
 pytestmark = pytest.mark.browser
 
 RESULTS = Path(__file__).parents[2] / "results" / "tweets"
 FORMS = ("one-token", "short-suffix", "long-suffix", "natural-continuation")
-PAGE = f"""<!doctype html><html lang="en" data-theme="THEME"><meta charset="utf-8"><title>widget</title>
-<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
-<link rel="stylesheet" href="{STYLE}"><script defer src="{source_name(TrainingReplay.module)}"></script>
-<script defer src="{LOADER}"></script><body>MOUNTS</body></html>"""
 
 
 @pytest.fixture(scope="module")
@@ -28,24 +23,13 @@ def data():
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, data):
-    folder: Path = tmp_path_factory.mktemp("replay")
-    for name, text in static_files([TrainingReplay.module]).items():
-        (folder / name).write_text(text, "utf-8")
-    for theme in ("light", "dark"):
-        text = PAGE.replace("THEME", theme).replace("MOUNTS", TrainingReplay(data).static_html())
-        (folder / f"{theme}.html").write_text(text, "utf-8")
-    return folder.as_uri() + "/"  # from a folder, where less is allowed; test_geometry.py has the loader from a server
+    return widget_folder(tmp_path_factory.mktemp("replay"), TrainingReplay(data))
 
 
 @pytest.fixture
 def page(browser, base):
-    opened = browser.new_page(viewport={"width": 1000, "height": 1000})
-    seen = watch(opened, base)
-    opened.goto(base + "light.html")
-    settle(opened)
-    yield opened
-    opened.close()
-    assert (seen.outside, seen.complaints) == ([], [])
+    with quiet_page(browser, base) as opened:
+        yield opened
 
 
 def assert_equal_to_python(page, data, **state) -> None:

@@ -1,49 +1,39 @@
 """The suffix explorer in a browser: tokens, sliders and the phase diagram; its numbers against Python's."""
 
 import statistics
-from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import assert_in_window, contrast, picture_without_script, settle, watch
+from browsing import (
+    assert_in_window,
+    contrast,
+    picture_without_script,
+    quiet_page,
+    settle,
+    widget_folder,
+    write_widget_page,
+)
 
 from gentangle.alignment import conditions
 from gentangle.alignment.preference import CONTINUATION_WORDS, FORMS
 from gentangle.alignment.suffix import orthogonal_gram
 from gentangle.display.suffix_widget import SuffixCases
-from gentangle.display.widget import LOADER, STYLE, source_name, static_files
 
 pytestmark = pytest.mark.browser
 
-MODULE = SuffixCases.module
-PAGE = f"""<!doctype html><html lang="en" data-theme="THEME"><meta charset="utf-8"><title>widget</title>
-<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
-<link rel="stylesheet" href="{STYLE}"><script defer src="{source_name(MODULE)}"></script>
-<script defer src="{LOADER}"></script><body>MOUNTS</body></html>"""
 ENTRIES = ((0, 0), (1, 1), (0, 1))  # |w|^2, |l|^2, <w,l>, in the order of a position's cells
 AXES = ("miss_l", "miss_w", "p_w", "p_l", "length")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder: Path = tmp_path_factory.mktemp("suffix")
-    for name, text in static_files([MODULE]).items():
-        (folder / name).write_text(text, "utf-8")
-    for theme in ("light", "dark"):
-        text = PAGE.replace("THEME", theme).replace("MOUNTS", SuffixCases().static_html())
-        (folder / f"{theme}.html").write_text(text, "utf-8")
-    return folder.as_uri() + "/"  # from a folder, where less is allowed; test_geometry.py has the loader from a server
+    return widget_folder(tmp_path_factory.mktemp("suffix"), SuffixCases())
 
 
 @pytest.fixture
 def page(browser, base):
-    opened = browser.new_page(viewport={"width": 1000, "height": 1400})
-    seen = watch(opened, base)
-    opened.goto(base + "light.html")
-    settle(opened)
-    yield opened
-    opened.close()
-    assert (seen.outside, seen.complaints) == ([], [])
+    with quiet_page(browser, base, height=1400) as opened:
+        yield opened
 
 
 def state(page) -> dict:
@@ -359,10 +349,7 @@ def test_every_control_has_a_name_and_every_picture_words(page):
 
 
 def test_two_widgets_of_a_page_do_not_share_patterns(browser, base, tmp_path):
-    for name, text in static_files([MODULE]).items():
-        (tmp_path / name).write_text(text, "utf-8")
-    mounts = SuffixCases().static_html() + SuffixCases(length=3).static_html()
-    (tmp_path / "page.html").write_text(PAGE.replace("THEME", "light").replace("MOUNTS", mounts), "utf-8")
+    write_widget_page(tmp_path / "page.html", SuffixCases(), SuffixCases(length=3))
     page = browser.new_page()
     page.goto(tmp_path.as_uri() + "/page.html")
     settle(page)

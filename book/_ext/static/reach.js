@@ -5,8 +5,8 @@
 
   function reach() {
     for (const box of document.querySelectorAll(SCROLLS)) {
-      const hidden = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible";
-      if (hidden) box.tabIndex = 0;
+      const scrolls = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible";
+      if (scrolls) box.tabIndex = 0;
       else if (box.tabIndex === 0) box.removeAttribute("tabindex");
     }
   }
