@@ -106,3 +106,24 @@ function followPointer(handle, picture, move) {
   handle.addEventListener("pointermove", (event) => held && move(pointIn(picture, event)));
   for (const end of ["pointerup", "pointercancel"]) handle.addEventListener(end, () => (held = false));
 }
+
+// The case in words, from cases[name] = [title, meaning].
+function makeAnnouncement(cases) {
+  const title = element("strong");
+  const meaning = element("span");
+  const root = element("output", { class: "gt-case", "aria-live": "polite", "data-reading": "case" }, title, " ", meaning);
+  return {
+    root,
+    show(reading) {
+      // Written only when it changes, so that a screen reader hears cases and not slider steps.
+      if (root.dataset.value === reading.case) return;
+      root.dataset.value = reading.case;
+      [title.textContent, meaning.textContent] = cases[reading.case];
+    },
+  };
+}
+
+// A value on a slider's notches, within its range.
+function toStep({ min, max, step }, value) {
+  return Math.min(max, Math.max(min, Number((Math.round(value / step) * step).toFixed(2))));
+}

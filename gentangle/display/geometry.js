@@ -1,7 +1,8 @@
 // Two gradients in the plane they span: what one step on a preference pair does to both log-probabilities; or, of two
 // domains, what a step of ERM and a loop of Fish do to both losses.
 // The maths is gentangle/alignment/conditions.py's and gentangle/display/geometry.py's; tests/js compares them.
-// direction, element, svg, attributes, printed, followPointer and the controls are dom.js's.
+// direction, element, svg, attributes, printed, followPointer, the controls and the announcement are dom.js's; firstOrderChanges,
+// caseOf and cosine are pair.js's.
 
 // ---- maths: pure functions; a Gram matrix is [[|w|^2, <w,l>], [<w,l>, |l|^2]], rows chosen and rejected, or of two domains ----
 
@@ -12,27 +13,9 @@ export function gramOf(chosenNorm, rejectedNorm, angle) {
   return [[chosenNorm ** 2, inner], [inner, rejectedNorm ** 2]];
 }
 
-export function firstOrderChanges(gram, dChosen = 1, dRejected = 1, eta = 1) {
-  const [[chosenSq, inner], [, rejectedSq]] = gram;
-  return [
-    eta * (dChosen * chosenSq - dRejected * inner),
-    eta * (dChosen * inner - dRejected * rejectedSq),
-  ];
-}
-
 export function conditions(gram, dChosen = 1, dRejected = 1) {
   const [chosen, rejected] = firstOrderChanges(gram, dChosen, dRejected);
   return { chosenDoesNotFall: chosen >= 0, rejectedDoesNotRise: rejected <= 0 };
-}
-
-export function caseOf([chosen, rejected]) {
-  if (chosen === 0 && rejected === 0) return "unmoved";
-  if (chosen >= 0) return rejected <= 0 ? "chosen-up-rejected-down" : "both-up";
-  return rejected <= 0 ? "both-down" : "chosen-down-rejected-up";
-}
-
-export function cosine(gram) {
-  return gram[0][1] / Math.sqrt(gram[0][0] * gram[1][1]);
 }
 
 // d_w and d_l of an objective of the menu; without one d_l is 1.
@@ -256,14 +239,12 @@ function makeObjectives(state, change) {
 const lowered = (text) => text.split(/_(\w)/).map((part, i) => (i % 2 ? element("sub", {}, part) : part));
 
 function makeResults() {
-  const title = element("strong");
-  const meaning = element("span");
-  const announcement = element("output", { class: "gt-case", "aria-live": "polite", "data-reading": "case" }, title, " ", meaning);
+  const announcement = makeAnnouncement(CASES);
   const list = element("dl", { class: "gt-readings" });
   const rows = Object.fromEntries(Object.entries(MODES).map(([mode, { readings }]) => [mode, readings.map(makeReading)]));
   let drawn = "";
   return {
-    announcement,
+    announcement: announcement.root,
     root: element("div", { class: "gt-results" }, list),
     show(current, reading) {
       const mode = current.read_as;
@@ -271,11 +252,7 @@ function makeResults() {
       drawn = mode;
       for (const row of rows[mode]) row.show(reading);
       if (mode === "pair") showSlopes(rows.pair, current);
-      // Written only when it changes, so that a screen reader hears cases and not slider steps.
-      if (announcement.dataset.value !== reading.case) {
-        announcement.dataset.value = reading.case;
-        [title.textContent, meaning.textContent] = CASES[reading.case];
-      }
+      announcement.show(reading);
     },
   };
 }
@@ -331,8 +308,8 @@ function makeFigure(state, change) {
 
   // The arrow heads can be dragged too; every drag has a slider that does the same.
   const move = {
-    w: ([x]) => change({ chosen_norm: snapped(NORM, x) }),
-    l: ([x, y]) => change({ rejected_norm: snapped(NORM, Math.hypot(x, y)), angle: snapped(ANGLE, Math.abs((Math.atan2(y, x) * 180) / Math.PI)) }),
+    w: ([x]) => change({ chosen_norm: toStep(NORM, x) }),
+    l: ([x, y]) => change({ rejected_norm: toStep(NORM, Math.hypot(x, y)), angle: toStep(ANGLE, Math.abs((Math.atan2(y, x) * 180) / Math.PI)) }),
   };
   for (const [name, handle] of Object.entries(handles)) {
     handle.addEventListener("pointerdown", () => (dragged = true));
@@ -435,10 +412,6 @@ function drawGrid(path, spacing) {
     for (const c of at === 0 ? [0] : [-at, at]) d += `M${c} ${-HALF}V${HALF}M${-HALF} ${c}H${HALF}`;
   }
   path.setAttribute("d", d);
-}
-
-function snapped({ min, max, step }, value) {
-  return clamp(Number((Math.round(value / step) * step).toFixed(2)), min, max);
 }
 
 function clamp(value, low, high) {

@@ -1,6 +1,7 @@
 // Two responses that differ in one token and share the tokens after it: what one step does to both log-probabilities.
 // The maths is gentangle/alignment/suffix.py's and conditions.py's; tests/js compares them.
-// direction, element, svg, attributes, svgText, printed, pointIn, followPointer and the controls are dom.js's.
+// direction, element, svg, attributes, svgText, printed, pointIn, followPointer, the controls and the announcement are dom.js's;
+// firstOrderChanges, caseOf and cosine are pair.js's.
 
 // ---- maths: pure functions; a Gram matrix is [[|w|^2, <w,l>], [<w,l>, |l|^2]], rows chosen and rejected ----
 
@@ -15,20 +16,6 @@ export function orthogonalGram({ p_w, p_l, length, miss_w, miss_l, rho }) {
     [1 - 2 * p_w + square + added * miss_w ** 2, inner],
     [inner, 1 - 2 * p_l + square + added * miss_l ** 2],
   ];
-}
-
-export function firstOrderChanges([[chosenSq, inner], [, rejectedSq]]) {
-  return [chosenSq - inner, inner - rejectedSq];
-}
-
-export function caseOf([chosen, rejected]) {
-  if (chosen === 0 && rejected === 0) return "unmoved";
-  if (chosen >= 0) return rejected <= 0 ? "chosen-up-rejected-down" : "both-up";
-  return rejected <= 0 ? "both-down" : "chosen-down-rejected-up";
-}
-
-export function cosine(gram) {
-  return gram[0][1] / Math.sqrt(gram[0][0] * gram[1][1]);
 }
 
 // Gram matrices of the contrast tokens alone and of one shared token: the pair's is their sum, the second T times.
@@ -142,7 +129,7 @@ export function render({ model, el }) {
     model.save_changes();
   };
   const pair = makePair(state, change);
-  const announcement = makeAnnouncement();
+  const announcement = makeAnnouncement(CASES);
   const growth = makeGrowth();
   const map = makeMap(state, change);
   const sliders = makeSliders(change);
@@ -194,21 +181,6 @@ function makeSliders(change) {
     root: element("div", { class: "gt-controls" }, ...rows.map(({ row }) => row.root), note),
     note,
     show: (current) => rows.forEach(({ name, row }) => row.show(current[name])),
-  };
-}
-
-function makeAnnouncement() {
-  const title = element("strong");
-  const meaning = element("span");
-  const root = element("output", { class: "gt-case", "aria-live": "polite", "data-reading": "case" }, title, " ", meaning);
-  return {
-    root,
-    show(reading) {
-      // Written only when it changes, so that a screen reader hears cases and not slider steps.
-      if (root.dataset.value === reading.case) return;
-      root.dataset.value = reading.case;
-      [title.textContent, meaning.textContent] = CASES[reading.case];
-    },
   };
 }
 
@@ -507,10 +479,6 @@ function subscripted(node, text) {
     span.textContent = part;
     return span;
   }));
-}
-
-function toStep({ min, max, step }, value) {
-  return Math.min(max, Math.max(min, Number((Math.round(value / step) * step).toFixed(2))));
 }
 
 export default { render };

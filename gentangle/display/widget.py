@@ -17,9 +17,13 @@ HERE = Path(__file__).parent
 LOADER, STYLE = "static_loader.js", "widgets.css"
 
 
+#: What stands before a widget's own file, which therefore imports nothing.
+SHARED = {"geometry": ("dom", "pair"), "suffix": ("dom", "pair"), "landscape": ("dom",), "replay": ("dom",)}
+
+
 def module_text(module: str) -> str:
-    """Text of a widget's ES module: its own file after what the widgets share, which it need not import."""
-    return "".join((HERE / f"{name}.js").read_text("utf-8") for name in ("dom", module))
+    """Text of a widget's ES module: its own file after what it shares with others."""
+    return "".join((HERE / f"{name}.js").read_text("utf-8") for name in (*SHARED[module], module))
 
 
 class BookWidget(anywidget.AnyWidget):

@@ -73,3 +73,15 @@ def test_some_page_has_formulas_and_some_page_a_widget(book_address, visit):
     shown = [visit(book_address, name, "light") for name in book_pages()]
     assert any(page.typeset for page in shown)
     assert any(page.mounts for page in shown)
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_search_finds_a_word_without_a_network(browser, book_address, scheme):
+    base = book_address if scheme == "http" else BOOK.as_uri() + "/"
+    page = browser.new_page()
+    seen = watch(page, base)
+    page.goto(base + "search.html?q=entanglement")
+    page.wait_for_selector("#search-results li a")
+    assert any("01_coupling.html" in a.get_attribute("href") for a in page.locator("#search-results li a").all())
+    assert (seen.outside, seen.complaints) == ([], [])
+    page.close()
