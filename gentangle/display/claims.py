@@ -1,6 +1,6 @@
 """The claims ledger: each claim of the two papers, what was expected, what was measured, and the test that decides."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ PAPERS = {"2410.13828": "gradient entanglement", "2104.09937": "gradient matchin
 LEDGER = Path("book/claims.yml")
 
 _HEAD = """\
-# The claims of the two papers, one a row. Written by hand: id, statement, paper, place, expected, command, test.
+# The claims of the two papers, one a row. Written by hand: id, statement, paper, place, expected, command, test, and,
+# where it came out otherwise or in part, chapter and why.
 # Written by runs (gentangle.display.claims.record_measurement): measured, status, profile, date, hardware.
 # status: reproduced | reproduced in part | differs | not run
 """
@@ -37,6 +38,8 @@ class Claim:
         measured: what was measured here, or nothing yet.
         status: one of ``STATUSES``.
         profile, date, hardware: of the measurement.
+        chapter: notebook that takes the claim up, without its folder and ending.
+        why: why it came out otherwise, or in part; written by hand, of the measurement as it stands.
     """
 
     id: str
@@ -51,6 +54,8 @@ class Claim:
     profile: str = ""
     date: str = ""
     hardware: str = ""
+    chapter: str = ""
+    why: str = ""
 
 
 def load_claims(path: str | Path = LEDGER) -> list[Claim]:
@@ -83,6 +88,12 @@ def load_claims(path: str | Path = LEDGER) -> list[Claim]:
             raise InputError(f"{path}: the id {claim.id!r} stands twice: give each claim its own.")
         seen.add(claim.id)
     return claims
+
+
+def unexplained(claims: Sequence[Claim]) -> list[str]:
+    """Ids of the claims that came out otherwise, or in part, and do not say why, or in which chapter."""
+    apart = [claim for claim in claims if claim.status in ("differs", "reproduced in part")]
+    return [claim.id for claim in apart if not (claim.why and claim.chapter)]
 
 
 def record_measurement(

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 BOOK = Path(os.environ.get("GENTANGLE_BOOK", HERE.parents[1] / "book" / "_build" / "html"))
 #: Names, terms and British forms that the dictionary lacks, one a line, sorted.
 KNOWN = (HERE / "words.txt").read_text("utf-8").split()
-NOT_PROSE = "code, pre, script, style, .math, svg, .output, cite, .gt-mount, dl.py, .citation-list"
+NOT_PROSE = "code, pre, script, style, .math, svg, .output, cite, .gt-mount, dl.py, .citation-list, a[href*='#claim-']"
 PICTURE = re.compile(r"data:image/png;base64,[^\"]*")  # most of a chapter's bytes
 WORD = re.compile(r"[^\W\d_]{3,}(?:['\u2019][^\W\d_]+)*")
 
