@@ -65,7 +65,7 @@ def test_every_status_and_paper_is_accepted(tmp_path, status, paper):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([FIRST | {"statment": "x"}], r"claim 1: unknown key 'statment'. Did you mean 'statement'\? Known: chapter, command, "),
+        ([FIRST | {"statment": "x"}], r"claim 1: unknown key 'statment'. Did you mean 'statement'\? Known: chapter, "),
         ([FIRST, without(SECOND, "place")], r"claim 2: the key 'place' is missing"),
         ([FIRST | {"paper": 2410.13828}], r"claim 1: paper is 2410.13828, expected str"),
         ([FIRST, "second"], r"claim 2 holds 'second', expected keys and values"),
