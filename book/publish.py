@@ -46,8 +46,8 @@ if importlib.util.find_spec("gentangle") is None:
     print("Installing gentangle and what it needs: a few minutes, once.", flush=True)
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "-r", "requirements.txt"], cwd="..", check=True)
+    subprocess.run([sys.executable, "-m", "gentangle.cli", "fetch"], check=True)
     importlib.invalidate_caches()
-subprocess.run([sys.executable, "-m", "gentangle.cli", "fetch"], check=True)
 """
 POST_BUILD = """\
 #!/bin/bash
