@@ -25,10 +25,10 @@ MOST_TOKENS = 160
 class LivePair(ipywidgets.VBox):
     r"""Three texts and a button: prompt, chosen, rejected; below them what G says of the pair.
 
-    The reading is that of one SGD step on this pair alone with :math:`d_w = d_l = 1` and :math:`\eta = 1`:
-    :math:`\Delta\log\pi_w = \lVert w\rVert^2 - \langle w,l\rangle`,
-    :math:`\Delta\log\pi_l = \langle w,l\rangle - \lVert l\rVert^2`. It needs a kernel; a page without one shows the
-    reading of the pair that it was made with.
+    The reading is that of one SGD step on this pair alone with :math:`d_w = d_l = 1`:
+    :math:`\Delta\log\pi_w / \eta = \lVert w\rVert^2 - \langle w,l\rangle`,
+    :math:`\Delta\log\pi_l / \eta = \langle w,l\rangle - \lVert l\rVert^2`. It needs a kernel;
+    a page without one shows the reading of the pair that it was made with.
 
     Args:
         model, tokenizer: as :func:`gentangle.alignment.policy.load_policy` returns them. No token is appended.

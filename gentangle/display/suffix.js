@@ -53,7 +53,7 @@ export function movedTo(state, name, value) {
 
 // The borders of the phase diagram: at every step of the slider `across`, its value and the two turning cosines.
 export function borders(state, across) {
-  const { min, max, step } = CONTROLS.find(({ name }) => name === across);
+  const { min, max, step } = CONTROL[across];
   return Array.from({ length: Math.round((max - min) / step) + 1 }, (_, k) => {
     const value = Number((min + k * step).toFixed(2));
     return { value, turns: turningCosines(movedTo(state, across, value)) };

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import statistics
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,6 +168,26 @@ def quiet_page(browser, base: str, name: str = "light.html", height: int = 1000)
     yield page
     page.close()
     assert (seen.outside, seen.complaints) == ([], [])
+
+
+def press(page, control: str, *keys: str) -> None:
+    """Focus a slider and press the keys."""
+    page.locator(f"input[name={control}]").focus()
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def middle(locator) -> tuple[float, float]:
+    """Where the middle of an element is in the window."""
+    box = locator.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def assert_within_a_frame(what: str, times: list[float]) -> None:
+    """The median of some moves, in milliseconds, is less than a frame of 60 a second."""
+    median = statistics.median(times)
+    print(f"{what}: median {median:.2f} ms, largest {max(times):.2f} ms")
+    assert median < 16
 
 
 def picture_without_script(browser, url: str) -> str:

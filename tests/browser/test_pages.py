@@ -1,7 +1,7 @@
 """Every page of the built book in a real browser, light and dark."""
 
 import pytest
-from browsing import BOOK, WIDTHS, book_pages, settle, watch
+from browsing import BOOK, WIDTHS, book_pages, quiet_page, settle, watch
 
 pytestmark = pytest.mark.browser
 
@@ -78,10 +78,6 @@ def test_some_page_has_formulas_and_some_page_a_widget(book_address, visit):
 @pytest.mark.parametrize("scheme", ["http", "file"])
 def test_search_finds_a_word_without_a_network(browser, book_address, scheme):
     base = book_address if scheme == "http" else BOOK.as_uri() + "/"
-    page = browser.new_page()
-    seen = watch(page, base)
-    page.goto(base + "search.html?q=entanglement")
-    page.wait_for_selector("#search-results li a")
-    assert any("01_coupling.html" in a.get_attribute("href") for a in page.locator("#search-results li a").all())
-    assert (seen.outside, seen.complaints) == ([], [])
-    page.close()
+    with quiet_page(browser, base, "search.html?q=entanglement") as page:
+        page.wait_for_selector("#search-results li a")
+        assert any("01_coupling.html" in a.get_attribute("href") for a in page.locator("#search-results li a").all())

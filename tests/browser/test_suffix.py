@@ -1,13 +1,14 @@
 """The suffix explorer in a browser: tokens, sliders and the phase diagram; its numbers against Python's."""
 
-import statistics
-
 import numpy as np
 import pytest
 from browsing import (
     assert_in_window,
+    assert_within_a_frame,
     contrast,
+    middle,
     picture_without_script,
+    press,
     quiet_page,
     settle,
     widget_folder,
@@ -91,17 +92,6 @@ def assert_words_are_the_state(page, widget) -> None:
     if more:
         assert shared[-1][0] == f"\u2026 and {more} more"
         assert shared[-1][1] == pytest.approx([more * each for each in share], abs=1e-9)
-
-
-def press(page, control: str, *keys: str) -> None:
-    page.locator(f"input[name={control}]").focus()
-    for key in keys:
-        page.keyboard.press(key)
-
-
-def middle(locator) -> tuple[float, float]:
-    box = locator.bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
 def place(page, share: float, rho: float) -> tuple[float, float]:
@@ -382,8 +372,7 @@ def test_a_move_takes_less_than_a_frame(page):
         }"""
     )
     for what, each in times.items():
-        print(f"a move of {what} of the suffix: median {statistics.median(each):.2f} ms, largest {max(each):.2f} ms")
-        assert statistics.median(each) < 16
+        assert_within_a_frame(f"a move of {what} of the suffix", each)
 
 
 def test_picture_stays_where_no_script_runs(browser, base):
