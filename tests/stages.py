@@ -1,7 +1,7 @@
 """The checks in timed stages: ``stages.py STAGE...`` runs them in turn and stops at the first that fails.
 
-Every run of pytest prints its own closing line; at the end stand the minutes of each stage beside its budget, and a
-closing line over all of them.
+Every run of pytest prints its own closing line; at the end stand the ten slowest tests, the minutes of each stage
+beside its budget, and a closing line over all of them.
 """
 
 import os
@@ -85,13 +85,18 @@ def main(names: list[str]) -> int:
         return 2
     took: dict[str, float] = {}
     counts: Counter[str] = Counter()
+    slow: list[tuple[float, str]] = []
     status = 0
     for name in names:
         started = time.monotonic()
-        status = run(name, counts)
+        status = run(name, counts, slow)
         took[name] = time.monotonic() - started
         if status:
             break
+    if slow:
+        print("\nThe slowest tests, each with the fixtures that it was the first to need:")
+    for seconds, test in sorted(slow, reverse=True)[:10]:
+        print(f"{seconds:6.1f} s  {test}")
     print()
     for name, seconds in took.items():
         late = ", OVER ITS BUDGET" if seconds > 60 * STAGES[name].minutes else ""
@@ -104,8 +109,8 @@ def main(names: list[str]) -> int:
     return status
 
 
-def run(name: str, counts: Counter[str]) -> int:
-    """Run the commands of a stage until one fails, add what pytest counted, and return the exit status."""
+def run(name: str, counts: Counter[str], slow: list[tuple[float, str]]) -> int:
+    """Run the commands of a stage until one fails, add what pytest counted and timed, and return the exit status."""
     print(f"\n---- {name} (budget {STAGES[name].minutes:g} min)", flush=True)
     # The stored outputs are the cpu profile's; figures drawn while testing replace none of the book's.
     environment = {key: value for key, value in os.environ.items() if key != "GENTANGLE_FIGURES"}
@@ -122,6 +127,7 @@ def run(name: str, counts: Counter[str]) -> int:
             status = subprocess.run([program, *arguments], cwd=ROOT, env=own).returncode
             if report.exists():
                 counts.update(counted(report))
+                slow.extend(timed(report))
         if status:
             return status
     return 0
@@ -135,6 +141,12 @@ def counted(report: Path) -> dict[str, int]:
         totals.update({key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")})
     failed = totals["failures"] + totals["errors"]
     return {"failed": failed, "passed": totals["tests"] - failed - totals["skipped"], "skipped": totals["skipped"]}
+
+
+def timed(report: Path) -> list[tuple[float, str]]:
+    """Seconds and name of each test of a JUnit report."""
+    tests = ElementTree.parse(report).getroot().iter("testcase")
+    return [(float(test.get("time", 0)), f"{test.get('classname')}::{test.get('name')}") for test in tests]
 
 
 if __name__ == "__main__":

@@ -39,6 +39,10 @@ def theory_verdicts() -> dict[str, Verdict]:
         "normalised-gradients": normalised_gradients(),
         "token-masks": token_masks(),
         "slopes-decide": slopes_decide(),
+        "underspecified": underspecified(),
+        "unintended-consequences": unintended_consequences(),
+        "general-condition": general_condition(),
+        "one-form": one_form(),
     }
 
 
@@ -135,6 +139,85 @@ def slopes_decide() -> Verdict:
         f"the case of one small step on one softmax pair is as forecast for {agree} of {len(OBJECTIVES)} objectives, "
         f"which show {len(seen)} different cases",
     )
+
+
+def underspecified(draws: int = 100, seed: int = 0) -> Verdict:
+    """Which objectives do not change when both log-probabilities shift alike, responses of one length.
+
+    ``reproduced`` if all, ``reproduced in part`` if DPO is among them, else ``differs``.
+    """
+    rng = np.random.default_rng(seed)
+    given = _reference(rng, draws) | {"len_chosen": 10.0, "len_rejected": 10.0}
+    pair, shift = rng.uniform(-40, -1, size=(2, draws)), rng.uniform(-1, 1, size=draws)
+    fixed = [n for n, o in OBJECTIVES.items() if np.allclose(o(*(pair + shift), **given), o(*pair, **given), atol=1e-9)]
+    status = (
+        "differs" if "dpo" not in fixed else "reproduced" if len(fixed) == len(OBJECTIVES) else "reproduced in part"
+    )
+    return status, (
+        f"{len(fixed)} of {len(OBJECTIVES)} objectives do not see it: {', '.join(fixed)}; the others have a "
+        "likelihood term or are not linear in a log-probability"
+    )
+
+
+def unintended_consequences(draws: int = 20_000, seed: int = 0) -> Verdict:
+    """``reproduced`` if in some random pairs rejected rises and in others chosen falls, while every margin grows."""
+    rng = np.random.default_rng(seed)
+    gradients = rng.normal(size=(draws, 2, 3)) * rng.lognormal(size=(draws, 2, 1))
+    changes = first_order_changes(gradients @ np.swapaxes(gradients, 1, 2))
+    grew, (up, down) = (
+        np.mean(changes[:, 0] > changes[:, 1]),
+        ((case(changes) == name).mean() for name in (BOTH_UP, BOTH_DOWN)),
+    )
+    return "reproduced" if grew == 1 and min(up, down) > 0 else "differs", (
+        f"of {draws:,} random pairs with d_w = d_l, to first order: the margin grows in {grew:.0%}, rejected rises "
+        f"with chosen in {up:.0%}, chosen falls with rejected in {down:.0%}"
+    )
+
+
+def general_condition(draws: int = 20_000, seed: int = 0) -> Verdict:
+    """``reproduced`` if the two conditions name, for every random pair and slopes, which way a step moves either side.
+
+    Measured on log-probabilities that are linear in the parameters, where a step's changes are exact.
+    """
+    rng = np.random.default_rng(seed)
+    w, l = rng.normal(size=(2, draws, 3)) * rng.lognormal(sigma=1.5, size=(2, draws, 1))
+    d_w, d_l = rng.lognormal(sigma=1.5, size=(2, draws))
+    step = d_w[:, None] * w - d_l[:, None] * l
+    gram = np.einsum("idk,jdk->dij", np.stack([w, l]), np.stack([w, l]))
+    chosen_holds, rejected_holds = conditions_hold(gram, d_w, d_l)
+    moved = np.stack([(w * step).sum(1), -(l * step).sum(1)])
+    broken = np.sum((np.stack([chosen_holds, rejected_holds]) != (moved > 0)).any(0))
+    return _count(int(broken), draws, "random pairs and slopes")
+
+
+def one_form(draws: int = 50, seed: int = 0) -> Verdict:
+    """``reproduced in part`` if the slopes of the one form are the loss's central differences, for every objective.
+
+    In part at most: losses that are no function of one pair (AOT), or hold rejected by a term of its own (Cal-DPO), lie
+    outside the form.
+    """
+    rng = np.random.default_rng(seed)
+    a, b = rng.uniform(-40, -1, size=(2, draws))
+    given = _reference(rng, draws) | {
+        "len_chosen": rng.integers(1, 20, draws),
+        "len_rejected": rng.integers(1, 20, draws),
+    }
+    step, misses = 1e-6, []
+    for o in OBJECTIVES.values():
+        slopes = np.stack(o.slopes(a, b, **given))
+        found = np.stack(
+            [o(a - step, b, **given) - o(a + step, b, **given), o(a, b + step, **given) - o(a, b - step, **given)]
+        )
+        misses.append(np.max(np.abs(found / (2 * step) - slopes) / (1 + np.abs(slopes))))
+    outside = [name for name, o in OBJECTIVES.items() if o.likelihood_rejected != 0]
+    return "reproduced in part" if max(misses) < 1e-5 else "differs", (
+        f"{len(OBJECTIVES) - len(outside)} of {len(OBJECTIVES)} have the form ({', '.join(outside)} is not), "
+        f"d_w and d_l beside differences of the loss at {draws} random pairs: largest miss {max(misses):.0e}"
+    )
+
+
+def _reference(rng: np.random.Generator, draws: int) -> dict[str, np.ndarray]:
+    return dict(zip(("ref_chosen", "ref_rejected"), rng.uniform(-40, -1, size=(2, draws)), strict=True))
 
 
 def _count(broken: int, draws: int, what: str) -> Verdict:

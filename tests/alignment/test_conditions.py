@@ -65,6 +65,7 @@ def test_conditions_are_those_of_the_paper(w, l, d_w, d_l):
     assert [bool(condition.subs(numbers)) for condition in printed] == [chosen_ok, rejected_ok]
 
 
+@pytest.mark.claims("synchronised")
 @given(w=vector, l=vector, d_w=slope, d_l=slope)
 @settings(max_examples=300, deadline=None)
 def test_the_fourth_case_never_happens(w, l, d_w, d_l):

@@ -222,6 +222,7 @@ def test_conversations_need_a_template(toy, tmp_path):
     run_hub(recipe_from(given | {"chat_template": TEMPLATE, "preference": one}, "toy"), tmp_path / "told")
 
 
+@pytest.mark.claims("tldr-objectives")
 @pytest.mark.training
 @pytest.mark.parametrize("lora", [LORA, {}], ids=["adapters", "whole"])
 def test_the_settings_of_the_papers_recipes_go_together(lora, toy, tmp_path):
@@ -272,6 +273,7 @@ def test_no_room_is_refused_with_the_numbers(toy):
         check_memory(recipe, config, torch.device("cpu"))
 
 
+@pytest.mark.claims("tldr-runs")
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_every_recipe_of_the_papers_loads(path):
     recipe = load_recipe(path)
@@ -293,6 +295,7 @@ def test_what_the_papers_recipes_expect_is_computed(load_script):
     assert 0.85 < found["measured"]["memory_ratio"] < 1.15
 
 
+@pytest.mark.claims("assistant-runs")
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_a_conversation_begins_with_its_prompt(path, tiny_policy):
     """Where it does not, TRL cuts the prompt's end off."""

@@ -32,6 +32,25 @@ def test_records_are_of_the_committed_recipe_and_small(recipe, records):
     assert all(path.stat().st_size <= RECORD_LIMIT for path in (ROOT / "results" / recipe.name).glob("*.json"))
 
 
+@pytest.mark.claims(
+    "one-token-run",
+    "long-suffix-run",
+    "short-suffix-between",
+    "suffix-order-run",
+    "one-token-run-pretrained",
+    "long-suffix-run-pretrained",
+    "short-suffix-between-pretrained",
+    "suffix-order-run-pretrained",
+    "token-heatmap-pretrained",
+    "sentences-together",
+    "lora-rank",
+    "on-policy",
+    "split-step-lowers-inner-product",
+    "token-heatmap",
+    "objectives-differ",
+    "normalised-run",
+    "token-masks-run",
+)
 def test_status_follows_from_the_records(recipe, records, ledger):
     for name, (status, measured) in run_verdicts(recipe.name, records).items():
         assert (ledger[name].status, ledger[name].measured) == (status, measured)

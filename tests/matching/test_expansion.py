@@ -121,6 +121,7 @@ def test_an_order_and_its_reverse_are_enough_and_one_order_is_not(seed):
     assert coarse / fine == pytest.approx(1, rel=0.05)
 
 
+@pytest.mark.claims("fish-approximates-idgm")
 def test_measuring_leaves_the_model_and_the_verdict_is_as_the_rule_says():
     model, batches = expansion.logistic_problem(0)
     domains = domains_of(model, expansion.LOGISTIC_LOSS, batches)

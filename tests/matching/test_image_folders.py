@@ -115,6 +115,7 @@ def test_the_recipes_have_domainbeds_settings_and_the_sets_domains(name):
     assert small(name).name == f"{FILES[name]}-small"
 
 
+@pytest.mark.claims("fish-domainbed", "vlcs", "pacs", "office-home", "terra-incognita", "domain-net")
 @pytest.mark.training
 @pytest.mark.parametrize("algorithm", ["erm", "fish"])
 @pytest.mark.parametrize("name", IMAGE_SETS)

@@ -183,6 +183,7 @@ def test_of_the_figures_data_set_the_weights_cross_below_the_limit():
         assert HELPS.accuracy(HELPS.rest(gamma), -1.0) == pytest.approx(right)
 
 
+@pytest.mark.claims("linear-toy")
 def test_the_verdict_is_as_the_rule_says():
     """57 and 93 %: there is such a data set, in a narrow window, and the weights of the two ends say so."""
     status, measured = linear_toy_verdict()

@@ -57,6 +57,15 @@ def recomputed(name, rows, y, predicted):
     return {"10th_percentile_acc": np.percentile(list(by(rows, right).values()), 10), "acc_avg": right.mean()}
 
 
+@pytest.mark.claims(
+    "fish-wilds",
+    "wilds-camelyon17",
+    "wilds-civilcomments",
+    "wilds-fmow",
+    "wilds-iwildcam",
+    "wilds-poverty",
+    "wilds-amazon",
+)
 @pytest.mark.training
 @pytest.mark.parametrize("name", SETS)
 def test_a_small_run_end_to_end(name, whole_run, wilds_root):
