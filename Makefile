@@ -25,7 +25,7 @@ BENCHMARKS = $(sort $(wildcard benchmarks/bench_*.py))
 say = { echo "make $@: $(1)" >&2; exit 1; }
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help book test check wilds run experiments lab serve bench gpu-check publish lock clean distclean fetch
+.PHONY: help book test check checks fuzz mutate wilds run experiments lab serve bench gpu-check publish lock lowest clean distclean fetch
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -72,16 +72,38 @@ test: fetch  ## run every check in timed stages (under 40 minutes on 2 cores)
 check: fetch  ## the edit loop: lint, types and the fast tests (under 90 seconds)
 	@$(BIN)/python tests/stages.py lint fast
 
+mutate: fetch  ## flip signs and numbers of the formulas, and count the flips that the tests catch (under 45 minutes)
+	@$(BIN)/python tests/mutation/mutate.py
+
+# WILDS's folders by themselves: beside its packages TRL cannot be imported.
+fuzz: fetch .venv/wilds/.installed  ## 20,000 spoilt inputs for every command, and the properties on many (30 minutes)
+	@$(BIN)/python tests/abuse/fuzz.py --cases 20000
+	PYTHONPATH=.venv/wilds $(BIN)/python tests/abuse/fuzz.py --kind "WILDS folder" --cases 500
+	GENTANGLE_EXAMPLES=200 $(BIN)/pytest -q tests/abuse/test_properties.py
+
 wilds: .venv/wilds/.installed  ## Fish on WILDS's six data sets, on tiny stand-ins for them (under 6 minutes on 2 cores)
 	@$(BIN)/python tests/stages.py wilds
 
+checks: fetch  ## run the tests that the book names and keep what they said, for its badges (under 20 minutes)
+	@$(BIN)/python book/run_checks.py
+
 run: fetch  ## execute every notebook in the cpu profile and store the outputs
 	@GENTANGLE_PROFILE=cpu GENTANGLE_FIGURES=$(CURDIR)/book/figures $(BIN)/python book/run_notebooks.py $(NOTEBOOKS)
+	$(BIN)/python book/stale.py --drawn-by $(NOTEBOOKS)
 
 experiments: fetch  ## make the long runs and their records (hours; goes on where it was stopped)
 	@for recipe in $(RECIPES); do $(BIN)/gentangle train --recipe $$recipe --results results; done
 	$(BIN)/gentangle claims --update results
 	$(BIN)/python book/howto_remedies.py book/howto_remedies.yaml results/remedies
+	$(BIN)/python book/stale.py --renew
+
+lowest: fetch  ## the fast tests on the oldest versions that the bounds let in, in .venv-lowest (a network, 6 GB)
+	@failed() { echo "make lowest: uv could not install (above): it needs a network and room; .venv is as it was." >&2; exit 1; }
+	$(BIN)/python -m venv --clear .venv-lowest
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check uv || failed
+	export VIRTUAL_ENV=.venv-lowest
+	.venv-lowest/bin/uv pip install --quiet --resolution lowest-direct -e '.[book,trl,test]' || failed
+	.venv-lowest/bin/python tests/stages.py lowest
 
 lab: fetch  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
@@ -120,5 +142,5 @@ clean:  ## remove what was built (not .venv: make distclean)
 	@rm -rf book/_build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .jupyter_cache
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print0 | xargs -0 rm -rf
 
-distclean: clean  ## remove .venv as well
-	@rm -rf .venv
+distclean: clean  ## remove .venv and .venv-lowest as well
+	@rm -rf .venv .venv-lowest

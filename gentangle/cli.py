@@ -1,18 +1,25 @@
 """The command line: ``gentangle fetch | train | fish | diagnose | heatmap | rank | explain | claims``, and more."""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gentangle import __version__
-from gentangle.errors import InputError
+from gentangle.errors import InputError, printable
 
 if TYPE_CHECKING:
     from gentangle.alignment.diagnosis import Summary
 
 DATA = ("rated-texts", "smollm2")
+#: Options that are whole numbers, and the least that each takes.
+LEAST = {"batch_size": 1, "row": 1, "seed": 0, "top": 1, "workers": 0}
+#: Which extra brings a package that a command may find missing.
+EXTRAS = dict.fromkeys(("accelerate", "datasets", "peft", "safetensors", "tokenizers", "transformers", "trl"), "trl")
+EXTRAS |= {"rapidfuzz": "trl", "gguf": "trl", "sklearn": "book", "wilds": "wilds", "torchvision": "wilds"}
 RANKINGS = ("entanglement", "ches", "edit-distance")
 _PREFERENCE = ("tweets", "tweets_smollm2", "reviews", "objectives", "mitigations", "bridge")
 #: Recipes whose records decide claims.
@@ -27,15 +34,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(given, "run"):
         parser.print_help()
         return 2
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of a name that is no text, or a bar in a terminal of ASCII
     try:
+        _check_numbers(given)
         given.run(given)
     except InputError as error:
-        print(f"gentangle {given.command}: {error}", file=sys.stderr)
-        return 2
+        return _told(given.command, str(error), 2)
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        return _told(given.command, f"{missing} is not installed: pip install 'gentangle[{EXTRAS[missing]}]'.", 2)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk, a cache that is read-only
+        return _told(given.command, f"{error}. Files are as they were; the same command goes on from here.", 1)
     except KeyboardInterrupt:
         print(f"\ngentangle {given.command}: interrupted; the same command goes on from here.", file=sys.stderr)
         return 1
     return 0
+
+
+def _told(command: str, message: str, status: int) -> int:
+    """Print the message as one line of at most a thousand letters or so, and return the status."""
+    line = printable(" ".join(message.split()))
+    line = line if len(line) <= 1000 else f"{line[:600]} ... {line[-400:]}"
+    print(f"gentangle {command}: {line}", file=sys.stderr)
+    return status
+
+
+def _check_numbers(given: argparse.Namespace) -> None:
+    for name, least in LEAST.items():
+        value = getattr(given, name, None)
+        if value is not None and not least <= value < 2**31:
+            raise InputError(f"--{name.replace('_', '-')} is {value}, expected at least {least}, and below 2^31.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -172,7 +206,7 @@ def _train(given: argparse.Namespace) -> None:
     from gentangle.alignment.recipes import PreferenceRecipe, load_recipe
 
     recipe = load_recipe(given.recipe)
-    from gentangle.alignment.records import make_runs
+    from gentangle.alignment.recipe_runs import make_runs
 
     for folder in make_runs(
         recipe, only_form=given.form, only_seed=given.seed, results=given.results, overwrite=given.overwrite
@@ -255,8 +289,6 @@ def _entries(given: argparse.Namespace, summary: "Summary", *, proxies: bool = F
     from gentangle.display.report import page_end, page_start, pair_row
 
     chosen = objective(given.objective)
-    if given.batch_size < 1:
-        raise InputError(f"--batch-size is {given.batch_size}, expected at least 1.")
     model, tokenizer = _policy(given)
     with quiet():
         reference = load_policy(given.ref_model)[0].eval() if given.ref_model else None
@@ -310,8 +342,6 @@ def _rank(given: argparse.Namespace) -> None:
     from gentangle.alignment.diagnosis import Summary
     from gentangle.alignment.proxies import RANKINGS
 
-    if given.top < 1:
-        raise InputError(f"--top is {given.top}, expected at least 1.")
     summary, sign = Summary(), -1 if RANKINGS[given.by] else 1
     found = nsmallest(given.top, _entries(given, summary, proxies=True), key=lambda entry: sign * entry[given.by])
     print(f"{'line':>8} {'entanglement':>13} {'ches':>10} {'edit-distance':>14}  case")
@@ -323,16 +353,21 @@ def _rank(given: argparse.Namespace) -> None:
 
 
 def _heatmap(given: argparse.Namespace) -> None:
+    from contextlib import ExitStack
+
     from gentangle.alignment.heatmap import example_on_line, token_heatmap
-    from gentangle.atomic import write_atomic, write_json
+    from gentangle.atomic import as_json, atomic_text
     from gentangle.display.report import heatmap_page
 
     model, tokenizer = _policy(given)
     example = example_on_line(given.pairs, given.row, model, tokenizer, end_of_text=not given.no_eos)
     found = token_heatmap(model, tokenizer, example)
-    if given.json:
-        write_json(given.json, found.as_json())
-    write_atomic(given.html, heatmap_page(found.chosen, found.rejected, found.gram, found.cosine))
+    page = heatmap_page(found.chosen, found.rejected, found.gram, found.cosine)
+    numbers = as_json(found.as_json())
+    with ExitStack() as both:  # neither takes its place where the other cannot be written
+        for path, text in ((given.html, page), (given.json, numbers)):
+            if path:
+                both.enter_context(atomic_text(path)).write(text)
     (w, between), (_, l) = found.pair
     print(f"|w|^2 {w:.4g}, |l|^2 {l:.4g}, <w,l> {between:+.4g}; {len(found.chosen)} and {len(found.rejected)} tokens")
     print(f"page: {given.html}")
@@ -359,12 +394,10 @@ def _claims(given: argparse.Namespace) -> None:
         from gentangle.alignment.records import load_records
         from gentangle.alignment.theory_verdicts import theory_verdicts
         from gentangle.alignment.verdicts import run_verdicts
-        from gentangle.matching.expansion import fish_approximates_idgm
-        from gentangle.matching.linear_toy import linear_toy_verdict
+        from gentangle.matching import theory_verdicts as matching_theory
         from gentangle.provenance import provenance
 
-        theory = theory_verdicts()
-        theory |= {"fish-approximates-idgm": fish_approximates_idgm(), "linear-toy": linear_toy_verdict()}
+        theory = theory_verdicts() | matching_theory.theory_verdicts(given.update)
         found = [(theory, provenance(seed=0, data=None))]
         for path in given.recipe:
             if _is_matching(path):

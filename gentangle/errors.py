@@ -11,6 +11,15 @@ class InputError(ValueError):
     """
 
 
+def printable(text: str) -> str:
+    """The text on one line: what does not print (a newline, a mark of direction, half a surrogate pair) as its escape.
+
+    >>> printable("a\\nb")
+    'a\\\\nb'
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def nearest(given: str, known: Iterable[str]) -> str:
     """Sentence that lists the ``known`` names and, where one is close to ``given``, names it first."""
     names = sorted(known)

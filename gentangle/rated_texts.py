@@ -9,6 +9,7 @@ fetched once, checked against SHA-256 sums, and kept in the cache.
 import hashlib
 import io
 import tarfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ RELEASE = Release(
     "gentangle fetch rated-texts",
     source=True,
 )
+#: Bytes that are read of a file in the archive; the largest has a tenth of it.
+LARGEST = 10_000_000
 _INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 
 #: Domain -> (file inside the corpus, its SHA-256).
@@ -141,12 +144,16 @@ def _is_whole(domain: str) -> bool:
 def _extract(data: bytes) -> dict[str, bytes]:
     """The four files; members are read by their known names, so no path in the archive is ever followed."""
     found = {}
-    with tarfile.open(fileobj=io.BytesIO(data)) as outer, tarfile.open(fileobj=outer.extractfile(_INNER)) as inner:
-        for domain, (name, digest) in DOMAINS.items():
-            member = inner.extractfile(f"hutto_ICWSM_2014/{name}")
-            found[domain] = member.read() if member else b""
-            if hashlib.sha256(found[domain]).hexdigest() != digest:
-                raise InputError(
-                    f"{name} inside {RELEASE.archive} has another SHA-256 than published: it is not the release."
-                )
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as outer, tarfile.open(fileobj=outer.extractfile(_INNER)) as inner:
+            for domain, (name, _) in DOMAINS.items():
+                member = inner.extractfile(f"hutto_ICWSM_2014/{name}")
+                found[domain] = member.read(LARGEST) if member else b""
+    except (tarfile.TarError, OSError, EOFError, zlib.error, LookupError, ValueError, RecursionError) as error:
+        raise InputError(f"{RELEASE.archive} cannot be unpacked ({error}): it is not the release.") from error
+    for domain, (name, digest) in DOMAINS.items():
+        if hashlib.sha256(found[domain]).hexdigest() != digest:
+            raise InputError(
+                f"{name} inside {RELEASE.archive} has another SHA-256 than published: it is not the release."
+            )
     return found

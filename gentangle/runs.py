@@ -1,6 +1,7 @@
 """One directory a long run: config.json, provenance.json, metrics.jsonl, and the record made of them."""
 
 import hashlib
+import io
 import json
 import math
 import shutil
@@ -26,20 +27,23 @@ class RunDirectory:
 
     Raises:
         InputError: the directory holds a run of another config; or it is to be overwritten while another process makes
-            its run.
+            its run, or holds files and no run.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], *, overwrite: bool = False) -> None:
         self.path = path
-        if overwrite and path.exists():
+        kept = path / "config.json"
+        if overwrite and path.exists() and any(path.iterdir()):
+            if not kept.exists():
+                raise InputError(f"{path} holds files, and no run (no config.json): give another directory.")
             with self.alone():
-                for left in path.iterdir():
+                # The config last: a directory that was cleared in part is still a run's.
+                for left in sorted(path.iterdir(), key=lambda left: left == kept):
                     if left.is_dir() and not left.is_symlink():
                         shutil.rmtree(left)
                     elif left.name != LOCK:  # removed, it would no longer be the file that the next process locks
                         left.unlink()
-        kept = path / "config.json"
-        if kept.exists() and json.loads(kept.read_text()) != json.loads(json.dumps(config)):
+        if kept.exists() and self.config != json.loads(json.dumps(config)):
             raise InputError(
                 f"{path} holds a run of another recipe: give --overwrite to replace it, or rename the recipe."
             )
@@ -75,12 +79,40 @@ class RunDirectory:
     @property
     def config(self) -> dict[str, Any]:
         """Everything that decides the run's numbers."""
-        return dict(json.loads((self.path / "config.json").read_text()))
+        try:
+            return dict(json.loads((self.path / "config.json").read_text()))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{self.path / 'config.json'} is no config of a run ({error}): remove {self.path}."
+            ) from error
 
     @property
     def minutes(self) -> float:
         """Minutes from the directory's first file to its model's being whole; a pause between two starts is in them."""
         return ((self.path / "model").stat().st_mtime - (self.path / "config.json").stat().st_mtime) / 60
+
+    def keep(self, state: Any) -> None:
+        """Keep all that decides what comes next as checkpoint.pt; the last one stays until this one is whole."""
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(self.path / "checkpoint.pt", buffer.getvalue())
+
+    def kept(self) -> Any:
+        """What :meth:`keep` kept last, on the CPU; None where there is nothing. Weights and numbers alone are read.
+
+        Raises:
+            InputError: the file is no checkpoint.
+        """
+        import torch
+
+        path = self.path / "checkpoint.pt"
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+        except Exception as error:  # torch raises by what it stumbles over
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"{path} is no checkpoint of a run ({reason}): remove {self.path}.") from error
 
     @property
     def metrics(self) -> Path:

@@ -1,6 +1,8 @@
 """YAML into frozen dataclasses, with one clear error for every key or value that does not fit."""
 
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -10,19 +12,81 @@ import yaml
 
 from gentangle.errors import InputError, nearest
 
+#: Whole numbers are below it, so that each library below takes them; floats are below what float32 holds.
+LARGEST = {int: 2**31, float: 1e38}
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and without a key that stands twice and without aliases, of which ten lines can make gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "an alias is not taken: write the value out", mark)
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return node
+
+
+def load_yaml(path: str | Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        InputError: no such file, not UTF-8, not YAML, a key twice, an alias, or nested too deeply.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read {path} ({error}): give a YAML file in UTF-8.") from error
+    except RecursionError as error:
+        raise InputError(f"{path} is not YAML that can be read: it is nested too deeply.") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:  # `!!int x`, the 32nd of May
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        InputError: it is none, is nested too deeply, or holds a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise InputError(f"not JSON ({error.msg}, {line}column {error.colno})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON that can be read ({error})") from error
+
+
+def at_least_1(part: Any, names: Sequence[str], where: str) -> None:
+    """Refuse a 0 where it makes no sense: of steps, sizes and strides."""
+    for name in names:
+        if getattr(part, name) < 1:
+            raise InputError(f"{where}: {name} is {getattr(part, name)}, expected at least 1.")
+
+
+def check_name(name: str, where: str) -> None:
+    """Refuse a name that cannot be a folder's: runs are kept, and overwritten, under it."""
+    if not re.fullmatch(r"\w[\w.+-]{0,99}", name):
+        raise InputError(
+            f"{where}: the name {name!r} is to be a folder's: letters, digits, '_', '-', '+' and '.' alone."
+        )
+
 
 def read_yaml(path: str | Path) -> Mapping[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        InputError: no such file, not UTF-8, not YAML, or no mapping.
+        InputError: no mapping, or as :func:`load_yaml`.
     """
-    try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read {path} ({error}): give a YAML file in UTF-8.") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    given = load_yaml(path)
     if not isinstance(given, Mapping):
         raise InputError(f"{path} holds {type(given).__name__}, expected keys and values.")
     return given
@@ -58,8 +122,21 @@ def _typed(value: Any, expected: Any, where: str) -> Any:
             raise InputError(f"{where} is {value!r}, expected {expected.__name__}{hint}.")
         if expected is not str and not 0 <= value < math.inf:
             raise InputError(f"{where} is {value}, expected a finite number that is not negative.")
+        if expected is not str and value >= LARGEST[expected]:
+            raise InputError(f"{where} is {value}, expected less than {LARGEST[expected]!r}.")
+    if expected is bool and not isinstance(value, bool):
+        raise InputError(f"{where} is {value!r}, expected true or false.")
+    if expected is Any:
+        try:
+            json.dumps(value, allow_nan=False, sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where} is {value!r}, expected what JSON can hold ({error}).") from error
+    if get_origin(expected) is dict:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise InputError(f"{where} is {value!r}, expected keys that are texts, and values.")
+        return {key: _typed(entry, get_args(expected)[1], f"{where}: {key}") for key, entry in value.items()}
     if get_origin(expected) is Sequence:
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):
             raise InputError(f"{where} is {value!r}, expected a list.")
         (item,) = get_args(expected)
         return [_typed(entry, item, f"{where}, item {number}") for number, entry in enumerate(value, 1)]

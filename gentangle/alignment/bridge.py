@@ -4,6 +4,9 @@ A margin loss has the gradient :math:`-d_w w + d_l l`, the sum of those of :math
 :math:`L_2 = d_l\log\pi_l` with the slopes held fixed. Since
 :math:`\langle\nabla L_1,\nabla L_2\rangle = -d_w d_l\langle w,l\rangle`, what *raises* the inner product of domains
 *lowers* that of chosen and rejected.
+
+Source: ours, of Yuan et al., arXiv 2410.13828, and Shi et al., arXiv 2104.09937; the split of a pair's step is
+J. Yu's (2026).
 """
 
 from collections.abc import Mapping, Sequence

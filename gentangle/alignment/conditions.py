@@ -2,6 +2,9 @@
 
 Every function takes G of shape (..., 2, 2), rows and columns (chosen, rejected), as
 :func:`gentangle.gram` returns it for one pair; leading dimensions are pairs. numpy only.
+
+Source: Yuan et al., arXiv 2410.13828, the gradient inner product condition; the scaled form, batches and attribution
+are ours.
 """
 
 from typing import Any
@@ -121,6 +124,9 @@ def case(changes: Any) -> np.ndarray:
 
     >>> case([[1, -1], [1, 2], [-1, -2], [0, 0]]).tolist()
     ['chosen-up-rejected-down', 'both-up', 'both-down', 'unmoved']
+
+    Raises:
+        InputError: another shape.
     """
     values = np.asarray(changes, dtype=float)
     if values.shape[-1:] != (2,):

@@ -21,6 +21,7 @@ from gentangle.alignment.preference import Pair
 from gentangle.alignment.proxies import rankings
 from gentangle.errors import InputError
 from gentangle.gradients.gram import pair_gram
+from gentangle.settings import parse_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -117,16 +118,17 @@ def example_of(
         InputError: not JSON, a missing column, a column of another type, chosen equal to rejected, a response without a
             token, a pair longer than the context.
     """
-    try:
-        given = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON ({error.msg}, column {error.colno})") from error
+    given = parse_json(text)
     if not isinstance(given, Mapping):
         raise InputError(f"{type(given).__name__}, expected an object with the columns {', '.join(COLUMNS)}")
     missing = [name for name in COLUMNS if name not in given]
     if missing:
         raise InputError(f"the column {missing[0]!r} is missing, expected {', '.join(COLUMNS)}")
     values = [given[name] for name in COLUMNS]
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{error.object[error.start]!r} is half of a surrogate pair and no letter") from error
     if all(isinstance(value, str) for value in values):
         end = tokenizer.eos_token or "" if end_of_text else ""
         pair = Pair(values[0], *(text if text.endswith(end) else text + end for text in values[1:]))
@@ -176,7 +178,7 @@ def examples(
                 except InputError as error:
                     if not skip_invalid:
                         hint = " Mend it, or pass over such lines with --skip-invalid." if only is None else ""
-                        raise InputError(f"{path}, line {number}: {error}.{hint}") from error
+                        raise InputError(f"{path}, line {number}: {str(error).rstrip('.')}.{hint}") from error
                     if summary:
                         summary.skipped += 1
     except OSError as error:
@@ -199,12 +201,16 @@ def _is_conversation(value: Any) -> bool:
 
 
 def rendered(tokenizer: "PreTrainedTokenizerBase", prompt: list[Any], chosen: list[Any], rejected: list[Any]) -> Pair:
-    """Conversations as texts by the tokenizer's chat template, the prompt up to where the answer begins."""
+    """Conversations as texts by the tokenizer's chat template, the prompt up to where the answer begins.
+
+    Raises:
+        InputError: the template fails, or changes the prompt once an answer follows.
+    """
     try:
         start = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         whole = [tokenizer.apply_chat_template([*prompt, *answer], tokenize=False) for answer in (chosen, rejected)]
-    except (ValueError, TypeError) as error:
-        raise InputError(f"the chat template does not take it ({error})") from error
+    except Exception as error:  # a template is a program: it can fail by any of them
+        raise InputError(f"the chat template does not take it ({type(error).__name__}: {error})") from error
     if not all(text.startswith(start) for text in whole):
         raise InputError("the chat template changes the prompt once an answer follows: give another --chat-template")
     return Pair(start, *(text[len(start) :] for text in whole))
@@ -239,9 +245,16 @@ def _entries(
         zip(names, (*given.cpu().numpy().reshape(2, -1), *lengths.cpu().numpy().reshape(2, -1)), strict=True)
     )
     chosen, rejected = policy.cpu().numpy().reshape(2, -1)
-    d_chosen, d_rejected = objective.slopes(chosen, rejected, **arguments, **hyperparameters)
     gram = pair_gram(model, partial(response_log_probs, batch=rows))
-    changes = first_order_changes(gram, d_chosen, d_rejected)
+    with np.errstate(all="ignore"):
+        d_chosen, d_rejected = objective.slopes(chosen, rejected, **arguments, **hyperparameters)
+        changes = first_order_changes(gram, d_chosen, d_rejected)
+    slopes = np.broadcast_to(np.stack([d_chosen, d_rejected], axis=-1), changes.shape)
+    if not (finite := np.isfinite(changes) & np.isfinite(slopes)).all():
+        raise InputError(
+            f"Line {lines[int(np.argmin(finite.all(-1)))]}: the slopes of {objective.name}, or the changes by them, "
+            "are not finite: give another beta."
+        )
     columns = {
         "line": lines,
         "chosen_norm_sq": gram[:, 0, 0],

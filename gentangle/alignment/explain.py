@@ -1,7 +1,6 @@
 """What a trainer's log alone says: which case the run shows, since when, and what to try."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from gentangle.alignment.conditions import BOTH_DOWN, BOTH_UP, INTENDED, REVERSED, UNMOVED, case
 from gentangle.errors import InputError
+from gentangle.settings import parse_json
 
 #: Metrics of TRL that tell where a response stands against the reference; else what tells it against the start.
 REWARDS = ("rewards/chosen", "rewards/rejected")
@@ -18,6 +18,8 @@ LOG_PROBS = ("logps/chosen", "logps/rejected")
 #: A tracker puts one of these before a metric's name.
 _PREFIXES = ("", "train/", "train_")
 _STEPS = ("step", "train/global_step", "global_step", "_step", "Step")
+#: Beyond it no metric is one, and sums of several are not finite.
+LARGEST = 1e100
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
 
@@ -103,18 +105,21 @@ def read_log(path: Path) -> list[Mapping[str, Any]]:
         raise InputError(f"Cannot read {path} ({error}): give trainer_state.json or a CSV file.") from error
     if text.lstrip().startswith(("{", "[")):
         try:
-            given = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} is not JSON ({error.msg}, line {error.lineno}).") from error
+            given = parse_json(text)
+        except InputError as error:
+            raise InputError(f"{path} is {error}.") from error
         rows = given.get("log_history") if isinstance(given, Mapping) else given
         if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
             raise InputError(f"{path} holds no list 'log_history', expected trainer_state.json of transformers.")
         return rows
-    return list(csv.DictReader(text.splitlines()))
+    try:
+        return list(csv.DictReader(text.splitlines()))
+    except csv.Error as error:
+        raise InputError(f"{path} is neither JSON nor CSV ({error}): give trainer_state.json or a CSV file.") from error
 
 
 def _series(rows: Sequence[Mapping[str, Any]], names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and the two metrics at them, (2, n), from the rows that hold both as finite numbers."""
+    """Steps, and the two metrics at them, (2, n), from the rows that hold both as numbers below ``LARGEST``."""
     found = []
     for number, row in enumerate(rows):
         pair = [_number(row, [prefix + name for prefix in _PREFIXES]) for name in names]
@@ -129,9 +134,9 @@ def _number(row: Mapping[str, Any], names: Sequence[str]) -> float | None:
     for name in names:
         try:
             value = float(row[name])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
-        if np.isfinite(value):
+        if abs(value) < LARGEST:  # a NaN is not
             return value
     return None
 

@@ -1,6 +1,8 @@
 r"""From one step to a run: a preference pair whose last layer alone learns, by SGD and along its gradient flow.
 
 The flow :math:`dW/dt = -\nabla L = d_w w - d_l l` is SGD's limit of small steps; t is eta times the number of steps.
+
+Source: ours, from the conditions of Yuan et al., arXiv 2410.13828.
 """
 
 from collections.abc import Callable

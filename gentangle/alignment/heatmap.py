@@ -1,4 +1,7 @@
-"""Which tokens of a pair pull on which: the Gram matrix of its tokens' log-probabilities."""
+"""Which tokens of a pair pull on which: the Gram matrix of its tokens' log-probabilities.
+
+Source: Yuan et al., arXiv 2410.13828, the token-level figure.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

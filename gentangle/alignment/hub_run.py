@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from gentangle.errors import InputError
 from gentangle.provenance import provenance
 from gentangle.rated_texts import load
 from gentangle.runs import RunDirectory
+from gentangle.settings import parse_json
 
 TWEETS = "tweets:"
 #: Opinionated tweets that no run trains on, as in recipes/tweets.yaml.
@@ -71,12 +73,14 @@ def _run(recipe: HubRecipe, path: Path, overwrite: bool, stop_after: int | None,
         print(f"{len(pairs)} pairs of {recipe.data.source}; dropped, since both responses are one: {dropped}")
         run = RunDirectory(path, config, overwrite=overwrite)
         run.write_provenance(provenance(seed=recipe.seed, data=config["data_sha256"], device=state.device.type))
-        _go_on(run, {"kind": "data", "pairs": len(pairs), "identical_dropped": dropped})
-    state.wait_for_everyone()
-    whole = path / "model"
-    if not whole.exists():
-        stages = _Stages(recipe, RunDirectory(path, config), pairs, state)
-        stages.prefer(stages.fine_tuned(), stop_after)
+    with run.alone() if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            _go_on(run, {"kind": "data", "pairs": len(pairs), "identical_dropped": dropped})
+        state.wait_for_everyone()
+        whole = path / "model"
+        if not whole.exists():
+            stages = _Stages(recipe, RunDirectory(path, config), pairs, state)
+            stages.prefer(stages.fine_tuned(), stop_after)
     if state.is_main_process:
         print(f"run {'whole' if whole.exists() else 'stopped'} in {path}")
 
@@ -102,7 +106,7 @@ def check_machine(recipe: HubRecipe, state: PartialState) -> None:
         )
     try:
         config = AutoConfig.from_pretrained(recipe.model)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a broken file transformers raises whatever its reader does
         raise _nothing("model", recipe.model, error, "a folder") from error
     if recipe.memory_check:
         with training.quiet():
@@ -118,8 +122,18 @@ def load_pairs(data: HubData) -> tuple[Any, int]:
     """The pairs as a data set with ``prompt``, ``chosen``, ``rejected``, and how many identical ones were dropped.
 
     Raises:
-        InputError: no such data, a column is missing, or no pair differs.
+        InputError: no such data, a column is missing, no pair differs, or TRL cannot read them as pairs.
     """
+    try:
+        return _pairs(data)
+    except InputError:
+        raise
+    except Exception as error:  # datasets, pyarrow and TRL raise by what they stumble over
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{data.source} holds no pairs that TRL can read ({reason}): try diagnose on it.") from error
+
+
+def _pairs(data: HubData) -> tuple[Any, int]:
     found = _read(data)
     for column in ("chosen", "rejected"):
         if column not in found.column_names:
@@ -138,10 +152,27 @@ def _read(data: HubData) -> Any:
         return Dataset.from_list(_tweets(data.source.removeprefix(TWEETS)))
     try:
         if data.source.endswith((".jsonl", ".json")):
+            _check_rows(data.source)
             return Dataset.from_json(data.source)
         return load_dataset(data.source, data.config or None, split=data.split)
+    except InputError:
+        raise
     except (OSError, ValueError, DatasetGenerationError) as error:
         raise _nothing("data", data.source, error, f"a JSONL file, {TWEETS}FORM") from error
+
+
+def _check_rows(path: str) -> None:
+    """Refuse a line that is no object: over a null, and what is nested by the thousand, pyarrow ends the process."""
+    text = Path(path).read_text(encoding="utf-8-sig")
+    lines = [text] if text.lstrip().startswith("[") else text.split("\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            given = parse_json(line) if line.strip() else {}
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}.") from error
+        rows = given if lines[0] is text and isinstance(given, list) else [given]
+        if wrong := next((type(row).__name__ for row in rows if not isinstance(row, Mapping)), None):
+            raise InputError(f"{path}, line {number}: {wrong}, expected an object with chosen and rejected.")
 
 
 def _tweets(form: str) -> list[dict[str, Any]]:

@@ -1,4 +1,7 @@
-r"""A preference pair in a softmax policy whose last layer W alone learns: logits :math:`W h_t`, hidden states fixed."""
+r"""A preference pair in a softmax policy whose last layer W alone learns: logits :math:`W h_t`, hidden states fixed.
+
+Source: Yuan et al., arXiv 2410.13828, the theory of the inner product; derived anew in the book.
+"""
 
 from dataclasses import dataclass
 from typing import Any

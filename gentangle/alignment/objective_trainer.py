@@ -29,6 +29,9 @@ def trainer_and_settings(objective: Objective, settings: Mapping[str, Any]) -> t
     Returns:
         TRL's DPOTrainer where it has the loss (its own value is then compared with ours in a test), else a maker of
         :class:`ObjectiveTrainer`; and the settings without what DPOConfig does not know.
+
+    Raises:
+        InputError: an auxiliary term of TRL's is asked for beside an objective that TRL does not have.
     """
     values = hyperparameters_of(objective, settings)
     others = {name: value for name, value in settings.items() if name not in values}

@@ -69,11 +69,15 @@ def load_policy(
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
+        ids, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+        tokenizer("a")  # what its settings do not let it do shows here
+    except Exception as error:  # of a broken file transformers raises whatever the reader of that file does
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"No model at {str(name)!r} ({reason}): give a folder, or a hub name where a network is."
         ) from error
+    if ids >= rows:
+        raise InputError(f"The tokenizer at {str(name)!r} has the token {ids}, the model {rows}: they do not fit.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
@@ -82,13 +86,12 @@ def load_policy(
 
 
 def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save model (or adapter) and tokenizer beside, then rename: a folder that exists is whole."""
+    """Save model (or adapter) and tokenizer beside, then rename: a folder that exists is whole, and is not replaced."""
     beside = folder.with_name(folder.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside)
     tokenizer.save_pretrained(beside)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(beside, folder)
+    os.rename(beside, folder)
 
 
 def load_adapter(model: Any, folder: str | Path) -> Any:
@@ -103,8 +106,8 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
         raise InputError("An adapter needs PEFT: pip install 'gentangle[trl]'.") from error
     try:
         return PeftModel.from_pretrained(model, folder, is_trainable=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # as above, of PEFT
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"No adapter for this model at {str(folder)!r} ({reason}).") from error
 
 
@@ -136,7 +139,7 @@ def collate(tokenizer: "PreTrainedTokenizerFast", pairs: Sequence[Pair]) -> "dic
 def tokenise(tokenizer: Any, pair: Pair) -> dict[str, list[int]]:
     """Token ids of a pair: ``prompt_ids``, ``chosen_ids``, ``rejected_ids``; raises as :func:`collate`."""
     return {
-        "prompt_ids": tokenizer(pair.prompt)["input_ids"],
+        "prompt_ids": tokenizer(pair.prompt, verbose=False)["input_ids"],  # of a long text an error tells
         "chosen_ids": _response_ids(tokenizer, pair.prompt, pair.chosen),
         "rejected_ids": _response_ids(tokenizer, pair.prompt, pair.rejected),
     }
@@ -157,7 +160,7 @@ def pad_together(tokenizer: Any, examples: "Sequence[Mapping[str, list[int]]]") 
 
 
 def _response_ids(tokenizer: Any, prompt: str, response: str) -> list[int]:
-    start, whole = tokenizer(prompt)["input_ids"], tokenizer(prompt + response)["input_ids"]
+    start, whole = (tokenizer(text, verbose=False)["input_ids"] for text in (prompt, prompt + response))
     if whole[: len(start)] != start or len(whole) == len(start):
         raise InputError(
             f"The response {response[:40]!r} does not begin on a token of its own after the prompt: end the "

@@ -24,7 +24,11 @@ CONTINUATION_WORDS = 12
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt with the response that is preferred and the one that is not."""
+    """A prompt with the response that is preferred and the one that is not.
+
+    Raises:
+        InputError: chosen equals rejected, or a response is empty.
+    """
 
     prompt: str
     chosen: str

@@ -1,7 +1,7 @@
 """Recipes: the YAML files that say, before a seed is run, everything that a long run does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from gentangle.alignment import review_pairs
 from gentangle.alignment.objectives import objective
 from gentangle.alignment.preference import FORMS
 from gentangle.errors import InputError, nearest
-from gentangle.settings import build, read_yaml
+from gentangle.settings import at_least_1, build, check_name, read_yaml
 
 
 @dataclass(frozen=True)
@@ -206,13 +206,28 @@ def load_recipe(path: str | Path) -> Recipe:
 def recipe_from(given: Mapping[str, Any], where: str) -> Recipe:
     """The recipe in a mapping, as :func:`load_recipe` reads it; ``where`` names it in messages."""
     kind = given.get("kind")
-    if kind not in _KINDS:
+    if str(kind) not in _KINDS:
         raise InputError(f"{where}: kind is {kind!r}. {nearest(str(kind), _KINDS)}")
-    recipe: Recipe = build(_KINDS[kind], {k: v for k, v in given.items() if k != "kind"}, where)
+    recipe: Recipe = build(_KINDS[str(kind)], {k: v for k, v in given.items() if k != "kind"}, where)
+    check_name(recipe.name, where)
+    if isinstance(recipe, BaseRecipe):
+        at_least_1(recipe.model, ("vocab_size", "layers", "width", "heads", "positions"), f"{where}: model")
+        if recipe.model.width % recipe.model.heads:
+            raise InputError(
+                f"{where}: model: width is {recipe.model.width}, expected a multiple of the {recipe.model.heads} heads."
+            )
     if isinstance(recipe, PreferenceRecipe):
+        strides = ("forecast_every", "track_every", "tracked_pairs", "gram_pairs")
+        at_least_1(recipe.measure, strides, f"{where}: measure")
+        at_least_1(recipe.preference, ("steps", "batch_size", "save_every"), f"{where}: preference")
         for name in (recipe.objective, *recipe.objectives):
             objective(name)
-        for changed, form in recipe.variants().values():
+        for what in ("forms", "seeds"):
+            if not getattr(recipe, what):
+                raise InputError(f"{where}: {what} is empty, expected at least one.")
+        for name, (changed, form) in recipe.variants().items():
+            check_name(name, where)
+            build(PreferenceRecipe, asdict(changed), f"{where}: changes: {name}" if recipe.changes else where)
             objective(changed.objective)
             _known_form(form, where)
         _no_loss_type(recipe.preference, where)
@@ -230,10 +245,8 @@ def _check_hub(recipe: HubRecipe, where: str) -> None:
         raise InputError(f"{where}: dtype is {recipe.dtype!r}, expected float32 or bfloat16.")
     if recipe.lora.rank and not recipe.lora.targets:
         raise InputError(f"{where}: lora has no targets: name the layers, as in targets: [q_proj, k_proj, v_proj].")
-    counts = {"read_every": recipe.read_every, "forecast_every": recipe.forecast_every, "processes": recipe.processes}
-    for name, value in (counts | {"preference: steps": recipe.preference.steps}).items():
-        if value < 1:
-            raise InputError(f"{where}: {name} is {value}, expected at least 1.")
+    at_least_1(recipe, ("read_every", "forecast_every", "processes"), where)
+    at_least_1(recipe.preference, ("steps", "batch_size", "save_every"), f"{where}: preference")
 
 
 def _no_loss_type(stage: Stage, where: str) -> None:

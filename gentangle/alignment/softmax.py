@@ -1,4 +1,8 @@
-"""Softmax policies whose last linear layer alone learns: gradients and Gram matrices in closed form, in numpy."""
+"""Softmax policies whose last linear layer alone learns: gradients and Gram matrices in closed form, in numpy.
+
+Source: Yuan et al., arXiv 2410.13828, the theory of the inner product, one token and the last layer learning; derived
+anew in the book.
+"""
 
 from collections.abc import Sequence
 from typing import Any

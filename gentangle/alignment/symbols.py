@@ -57,7 +57,7 @@ LATEX = {
 class sigmoid(sp.Function):
     r"""Logistic function :math:`\sigma(x) = 1/(1+e^{-x})`, kept whole so that it stays finite at +-1e4."""
 
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
+    def fdiff(self, argindex: int) -> sp.Expr:
         x = self.args[0]
         return sigmoid(x) * sigmoid(-x)
 
@@ -68,7 +68,7 @@ class sigmoid(sp.Function):
 class log_sigmoid(sp.Function):
     r""":math:`\log\sigma(x)`, kept whole: log(sigmoid(-900)) would be log(0)."""
 
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
+    def fdiff(self, argindex: int) -> sp.Expr:
         return sigmoid(-self.args[0])
 
     def _latex(self, printer: Any) -> str:
@@ -78,7 +78,7 @@ class log_sigmoid(sp.Function):
 class min0(sp.Function):
     r""":math:`\min(0, x)`; at the kink its derivative is taken to be 0, as torch takes relu's."""
 
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
+    def fdiff(self, argindex: int) -> sp.Expr:
         return is_negative(self.args[0])
 
     def _latex(self, printer: Any) -> str:
@@ -88,7 +88,7 @@ class min0(sp.Function):
 class is_negative(sp.Function):
     r"""Indicator :math:`\mathbf{1}[x < 0]`, the derivative of :class:`min0`; its own derivative is 0."""
 
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
+    def fdiff(self, argindex: int) -> sp.Expr:
         return sp.Integer(0)
 
     def _latex(self, printer: Any) -> str:
@@ -98,7 +98,7 @@ class is_negative(sp.Function):
 class log_odds(sp.Function):
     r""":math:`\log\frac{p}{1-p}` of a probability given by its logarithm x < 0, with :math:`p = e^x`."""
 
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
+    def fdiff(self, argindex: int) -> sp.Expr:
         return inverse_complement(self.args[0])
 
     def _latex(self, printer: Any) -> str:
@@ -109,7 +109,7 @@ class log_odds(sp.Function):
 class inverse_complement(sp.Function):
     r""":math:`1/(1-e^x)` for x < 0, the derivative of :class:`log_odds`."""
 
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
+    def fdiff(self, argindex: int) -> sp.Expr:
         return inverse_complement(self.args[0]) * (inverse_complement(self.args[0]) - 1)
 
     def _latex(self, printer: Any) -> str:

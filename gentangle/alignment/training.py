@@ -254,7 +254,7 @@ def quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("trl", "accelerate", "datasets", "torch")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)  # an error is raised too, and then told in a line
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

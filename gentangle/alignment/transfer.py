@@ -1,4 +1,7 @@
-"""What a step does to pairs that are not in its batch: first-order changes along any direction of the parameters."""
+"""What a step does to pairs that are not in its batch: first-order changes along any direction of the parameters.
+
+Source: ours; for the batch's own pairs it is the coupling of Yuan et al., arXiv 2410.13828.
+"""
 
 from collections.abc import Mapping
 

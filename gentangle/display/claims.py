@@ -9,7 +9,7 @@ import yaml
 
 from gentangle.atomic import write_atomic
 from gentangle.errors import InputError, nearest
-from gentangle.settings import build
+from gentangle.settings import build, load_yaml
 
 STATUSES = ("reproduced", "reproduced in part", "differs", "not run")
 PAPERS = {"2410.13828": "gradient entanglement", "2104.09937": "gradient matching"}
@@ -65,14 +65,9 @@ def load_claims(path: str | Path = LEDGER) -> list[Claim]:
         InputError: no such file, a misspelt key, a status or paper that does not exist, an id twice, a
             decided claim without its test.
     """
-    try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"Cannot read the ledger {path} ({error.strerror}): run from the project's root.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 ({error}): save it as UTF-8.") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not Path(path).exists():
+        raise InputError(f"Cannot read the ledger {path} (No such file or directory): run from the project's root.")
+    given = load_yaml(path)
     if not isinstance(given, list):
         raise InputError(f"{path} holds {type(given).__name__}, expected a list of claims.")
     claims = [build(Claim, row, f"{path}, claim {number}") for number, row in enumerate(given, 1)]

@@ -17,6 +17,9 @@ class Formula:
         lhs: LaTeX to the left of an equals sign, if any.
         label: name by which ``{eq}`` refers to it.
         symbols: LaTeX of symbols beyond the book's own.
+
+    Raises:
+        InputError: no sympy object or number, or a label that no page could refer to.
     """
 
     def __init__(self, expression: Any, lhs: str = "", label: str = "", symbols: Any = None) -> None:

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from gentangle.errors import printable
+
 STEPS = 9  # shades of each sign
+LONGEST = 60  # letters of a token that are shown
 _HUES = {"p": "0 114 178", "n": "213 94 0"}
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
@@ -38,6 +41,7 @@ COLUMNS = {
 
 
 def _head(title: str) -> str:
+    title = printable(title)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -86,11 +90,16 @@ def heatmap_page(chosen: Sequence[str], rejected: Sequence[str], gram: np.ndarra
     return _head("Token Gram matrix") + "".join(body) + "</body></html>\n"
 
 
+def _short(name: str) -> str:
+    """A name that stands in every cell of its row and column."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}\u2026"
+
+
 def _matrix(
     caption: str, chosen: Sequence[str], rejected: Sequence[str], values: np.ndarray, largest: float
 ) -> Iterator[str]:
     sides = [("w", token) for token in chosen] + [("l", token) for token in rejected]
-    names = [escape(repr(token)[1:-1]) for _, token in sides]
+    names = [escape(_short(repr(token)[1:-1])) for _, token in sides]
     power = 1.0 if largest == 1.0 else 0.5
     shades = np.round(STEPS * (np.abs(values) / (largest or 1.0)) ** power).clip(0, STEPS).astype(int)
     yield f'<div class="scroll" tabindex="0"><table class="map"><caption>{escape(caption)}</caption>'

@@ -22,6 +22,9 @@ def pair_blocks(gram: Any) -> np.ndarray:
     """The 2x2 Gram matrix of every pair of a batch, shape (P, 2, 2), from the whole one of shape (2P, 2P).
 
     Rows are ordered as TRL batches them: the P chosen responses, then the P rejected ones.
+
+    Raises:
+        InputError: a matrix of another shape, or of an odd number of rows.
     """
     matrix = np.asarray(gram, dtype=float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] % 2:

@@ -28,6 +28,9 @@ def parameter_step(
     r"""The step :math:`\Delta\theta = \theta_{after} - \theta_{before}` between two snapshots, in float32 at least.
 
     The difference of two floats within a factor of 2 of each other is exact, so no wider numbers are needed.
+
+    Raises:
+        InputError: the snapshots name other parameters.
     """
     if before.keys() != after.keys():
         odd = sorted(before.keys() ^ after.keys())
@@ -47,6 +50,9 @@ def step_forecast(gradients: "Mapping[str, torch.Tensor]", step: "Mapping[str, t
 
     Returns:
         float64, in the unit of the scalars; the error is second order in the step.
+
+    Raises:
+        InputError: gradients and step name other parameters.
     """
     if gradients.keys() != step.keys():
         odd = sorted(gradients.keys() ^ step.keys())

@@ -1,4 +1,7 @@
-"""Empirical risk minimisation over domains: the gradient of the mean loss, and the GIP that comes with it."""
+"""Empirical risk minimisation over domains: the gradient of the mean loss, and the GIP that comes with it.
+
+Source: Shi et al., arXiv 2104.09937, the baseline.
+"""
 
 import torch
 

@@ -1,6 +1,5 @@
 """Long runs of kind ``matching``: a model trained on some domains, looked at on the way, and the records of it."""
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from gentangle.atomic import write_atomic
 from gentangle.cache import cache_dir
 from gentangle.errors import InputError
 from gentangle.matching import algorithms, cdsprites, digits, image_folders, text_domains
@@ -137,7 +135,9 @@ def environments_of(
             return cdsprites.cdsprites(**settings, seed=seed)
         make, classes = _PARTS[name]
         parts = make(**settings, seed=seed)
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise InputError(f"The set {name} does not take these settings ({error}).") from error
     return leave_out(parts, left_out, classes, seed)
 
@@ -280,19 +280,14 @@ def _checkpoint(
     run: RunDirectory, key: Mapping[str, Any], step: int, phases: Sequence[algorithms.Algorithm], draws: Draws
 ) -> None:
     """All that decides what comes next, beside the rows that it goes with."""
-    buffer = io.BytesIO()
     states = [phase.state_dict() for phase in phases]
-    torch.save({"key": key, "step": step, "phases": states, "draws": draws.generator.get_state()}, buffer)
-    write_atomic(run.path / "checkpoint.pt", buffer.getvalue())
+    run.keep({"key": key, "step": step, "phases": states, "draws": draws.generator.get_state()})
 
 
 def _resume(run: RunDirectory, key: Mapping[str, Any], phases: Sequence[algorithms.Algorithm], draws: Draws) -> int:
     """The update that the checkpoint was made after, 0 where there is none; rows beyond it are taken back."""
-    path, step = run.path / "checkpoint.pt", 0
-    saved: dict[str, Any] = {"key": None}
-    if path.exists():
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    if saved["key"] == key:
+    step, saved = 0, run.kept()
+    if saved and saved["key"] == key:
         step = saved["step"]
         for phase, state in zip(phases, saved["phases"], strict=True):
             phase.load_state_dict(state)

@@ -1,4 +1,7 @@
-"""Fish: a loop of inner steps, one domain each in a fresh random order, and a step towards where it ends."""
+"""Fish: a loop of inner steps, one domain each in a fresh random order, and a step towards where it ends.
+
+Source: Shi et al., arXiv 2104.09937, Algorithm 1; ``gamma_eff`` is ours.
+"""
 
 from collections.abc import Mapping
 

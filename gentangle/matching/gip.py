@@ -4,6 +4,8 @@ The convention of the whole room: the GIP is the *mean over pairs*,
 :math:`\frac{2}{S(S-1)}\sum_{i<j}\langle g_i,g_j\rangle`, and :math:`L_{erm}` the *mean* over domains. Since
 :math:`\sum_{i\ne j}\langle g_i,g_j\rangle = \lVert\sum_i g_i\rVert^2 - \sum_i\lVert g_i\rVert^2`, the norms of the
 gradients and that of their sum are enough.
+
+Source: Shi et al., arXiv 2104.09937, the inner product that IDGM maximises.
 """
 
 import math

@@ -1,5 +1,7 @@
 """DomainBed's image sets, ``<root>/<set>/<domain>/<class>/<image>``: files that are decoded when they are drawn."""
 
+import os
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -58,10 +60,13 @@ class ImageFiles:
         Raises:
             InputError: an image that cannot be read (which).
         """
+        from PIL import Image
+
         seeds: list[int | None] = [None] * len(self)
         if self.augment and generator is not None:
             seeds = torch.randint(2**31, (len(self),), generator=generator).tolist()
-        with ThreadPoolExecutor() as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             pixels = [*pool.map(self._pixels, self.files, seeds)]
         x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
         mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, STD))
@@ -73,11 +78,21 @@ class ImageFiles:
         try:
             with Image.open(file) as opened:
                 image = opened.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"Cannot read the image {file} ({error}): fetch it anew, or take it away.") from error
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            Image.DecompressionBombError,
+            Image.DecompressionBombWarning,
+        ) as error:
+            raise _unreadable(file, error) from error
         if seed is None:
             return np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
         return np.asarray(augmented(image, self.size, np.random.default_rng(seed)))
+
+
+def _unreadable(file: Path, error: Exception) -> InputError:
+    return InputError(f"Cannot read the image {file} ({error}): fetch it anew, or take it away.")
 
 
 def augmented(image: Any, size: int, rng: np.random.Generator) -> Any:
@@ -138,7 +153,11 @@ def files_hash(parts: ImageParts) -> str:
     """SHA-256 over the domain, class, name and size in bytes of every image: a set that was moved keeps it."""
     digest = sha256()
     for file in (file for images, _ in parts.values() for file in images.files):
-        digest.update(f"{'/'.join(file.parts[-3:])} {file.stat().st_size}\n".encode())
+        try:
+            size = file.stat().st_size
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        digest.update(os.fsencode(f"{'/'.join(file.parts[-3:])} {size}\n"))
     return digest.hexdigest()
 
 

@@ -1,4 +1,7 @@
-"""The GIP read off a Fish loop, with no gradient beyond those that the loop takes."""
+"""The GIP read off a Fish loop, with no gradient beyond those that the loop takes.
+
+Source: ours, for the algorithm of Shi et al., arXiv 2104.09937.
+"""
 
 from collections.abc import Hashable, Mapping
 

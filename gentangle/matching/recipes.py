@@ -8,7 +8,7 @@ from typing import Any
 from gentangle.errors import InputError, nearest
 from gentangle.matching import algorithms
 from gentangle.matching.networks import NETWORKS
-from gentangle.settings import build, read_yaml
+from gentangle.settings import at_least_1, build, check_name, read_yaml
 
 ALGORITHMS: Mapping[str, type[algorithms.Algorithm]] = {
     "erm": algorithms.ERM,
@@ -72,6 +72,9 @@ class MatchingRecipe:
         tried: settings that were tried on other seeds and given up, each with its reason.
         small: what a small run, for a fixture, changes of ``data`` and ``training``; in place of ``settings``.
         expects: what to expect of the run; nothing reads it.
+
+    Raises:
+        InputError: an algorithm or setting that does not exist, or two that do not go together.
     """
 
     name: str
@@ -132,13 +135,16 @@ def load_matching_recipe(path: str | Path, *, small: bool = False) -> MatchingRe
     for what in ("algorithms", "seeds", "left_out"):
         if not getattr(recipe, what):
             raise InputError(f"{path}: {what} is empty, expected at least one.")
-    for variant in recipe.variants().values():
+    for name, variant in recipe.variants().items():
+        check_name(recipe.name, str(path))
+        check_name(name, str(path))
+        at_least_1(variant.training, ("steps", "batch_size", "look_every", "width"), f"{path}: {name}")
         for value, known, what in (
             (variant.data.get("set"), SETS, "set"),
             (variant.training.optimizer, OPTIMIZERS, "optimizer"),
             (variant.training.sampling, ("uniform", "size"), "sampling"),
             (variant.data.get("network", "small"), NETWORKS, "network"),
         ):
-            if value not in known:
+            if str(value) not in known:
                 raise InputError(f"{path}: unknown {what} {value!r}. {nearest(str(value), known)}")
     return recipe

@@ -64,7 +64,8 @@ def embed(texts: Sequence[str], folder: Path, batch_size: int = 32) -> torch.Ten
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, use_safetensors=True)
+    model.eval()
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # alike lengths beside each other: less padding
     found = torch.empty(len(texts), model.config.hidden_size)

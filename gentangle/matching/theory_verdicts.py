@@ -95,6 +95,9 @@ def idgm_cost(record: Path) -> Verdict:
     """What a step of IDGM takes beside one of Fish, by the benchmark ``benchmarks/bench_fish.py``.
 
     ``reproduced in part`` if it takes at least twice as long at each width and number of domains, else ``differs``.
+
+    Raises:
+        InputError: the record is missing.
     """
     try:
         curve = json.loads(record.read_text())["curve"]

@@ -147,7 +147,11 @@ def single_domain_gips(record: Record) -> np.ndarray:
 
 
 def chosen_accuracies(records: Mapping[str, Record], algorithm: str, rule: str) -> dict[str, list[float]]:
-    """Test accuracies by test domain, one a seed, of what a rule chooses among an algorithm's variants."""
+    """Test accuracies by test domain, one a seed, of what a rule chooses among an algorithm's variants.
+
+    Raises:
+        InputError: no record is of the algorithm.
+    """
     mine = {name: record for name, record in records.items() if name.rsplit("-", 1)[0] == algorithm}
     if not mine:
         raise InputError(f"No record is of {algorithm!r}: there are {', '.join(records)}.")

@@ -1,4 +1,7 @@
-"""Updates along a weighted sum of the domains' gradients, with weights that the losses decide: V-REx, group DRO."""
+"""Updates along a weighted sum of the domains' gradients, with weights that the losses decide: V-REx, group DRO.
+
+Source: V-REx, Krueger et al., arXiv 2003.00688; group DRO, Sagawa et al., arXiv 1911.08731.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -5,11 +5,13 @@ import types
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gentangle.errors import InputError, nearest
@@ -122,15 +124,29 @@ def load_wilds(name: str, root: Path, fold: str = "A") -> Any:
         # wilds 2.0 writes numbers into a column of text, which pandas 3's own type of text refuses.
         with warnings.catch_warnings(action="ignore"), pandas.option_context("future.infer_string", False):
             dataset = wilds.get_dataset(name, version=SETS[name].version, root_dir=str(root), **more)
-    except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
+        inputs = [*_inputs(name, dataset)]
+        apart = ~np.isfinite(dataset.split_array.astype(float))
+        if some := len(dataset.get_subset("train")):
+            domains(name, dataset)
+    except Exception as error:  # wilds looks for no mistake of a table, and stumbles over each in its own way
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"wilds cannot read {folder} ({reason}): a label, split or column is not {name}'s.") from error
     _check_labels(name, dataset)
-    if not len(dataset.get_subset("train")):
+    if apart.any():
+        raise InputError(f"Row {int(apart.argmax())} of {folder} is in no split: unpack {name} anew.")
+    if not some:
         raise InputError(f"{folder} has no rows to train on: PovertyMap needs over 2,000 in the fold's own countries.")
-    if missing := next((path for path in _inputs(name, dataset) if not path.exists()), None):
+    if missing := next((path for path in inputs if not path.exists()), None):
         raise InputError(f"{missing} is missing, and the metadata names it: unpack {name} anew.")
+    dataset.get_input = partial(_input, dataset)
     return dataset
+
+
+def _input(dataset: Any, row: int) -> Any:
+    try:
+        return type(dataset).get_input(dataset, row)
+    except Exception as error:  # of a broken file the readers raise whatever they meet
+        raise InputError(f"Cannot read input {row} of {dataset.data_dir} ({error}): unpack it anew.") from error
 
 
 def _folder(name: str, root: Path) -> Path:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gentangle.atomic import whole_folder
 from gentangle.errors import InputError, nearest
 from gentangle.matching.wilds_data import SETS, import_wilds
 
@@ -55,9 +56,10 @@ def make_fixture(name: str, root: Path, seed: int = 0) -> Path:
     folder = root / f"{name}_v{SETS[name].version}"
     if folder.exists():
         raise InputError(f"{folder} is there already: give another folder, or remove it.")
-    folder.mkdir(parents=True)
-    _WRITERS[name](folder, np.random.default_rng(seed))
-    (folder / f"RELEASE_v{SETS[name].version}.txt").touch()
+    with whole_folder(folder) as beside:
+        beside.mkdir()
+        _WRITERS[name](beside, np.random.default_rng(seed))
+        (beside / f"RELEASE_v{SETS[name].version}.txt").touch()
     return folder
 
 
@@ -74,9 +76,10 @@ def make_image_fixture(name: str, root: Path, seed: int = 0) -> Path:
     folder, (domains, classes), rng = root / name, IMAGE_SETS[name], np.random.default_rng(seed)
     if folder.exists():
         raise InputError(f"{folder} is there already: give another folder, or remove it.")
-    for (number, domain), (label, own), image in product(enumerate(domains), enumerate(classes), range(IMAGES)):
-        look, ending = (PAPER, "png") if domain in DRAWN else (number, "jpg")
-        _image(folder / domain / own / f"{image:05}.{ending}", label, look, rng)
+    with whole_folder(folder) as beside:
+        for (number, domain), (label, own), image in product(enumerate(domains), enumerate(classes), range(IMAGES)):
+            look, ending = (PAPER, "png") if domain in DRAWN else (number, "jpg")
+            _image(beside / domain / own / f"{image:05}.{ending}", label, look, rng)
     return folder
 
 

@@ -62,7 +62,7 @@ def _load_image_weights(model: nn.Module, name: str, weights: str, channels: int
             state = torch.load(weights, map_location="cpu", weights_only=True)
         body = {key: value for key, value in state.items() if not key.startswith(_HEADS[name])}
         found = model.load_state_dict(body, strict=False)
-    except (OSError, AttributeError, RuntimeError, ValueError) as error:
+    except Exception as error:  # torch raises by what it stumbles over
         raise _no_weights(weights, name, error) from error
     if wrong := [key for key in found.missing_keys if not key.startswith(_HEADS[name])] + found.unexpected_keys:
         raise InputError(f"{weights} is no {name}: {len(wrong)} parameters do not fit, as {wrong[0]}.")
@@ -89,9 +89,10 @@ class DistilBert(nn.Module):
             self.body = DistilBertForSequenceClassification(DistilBertConfig(**config, num_labels=outputs))
             return
         told = {"num_labels": outputs, "ignore_mismatched_sizes": True, "output_loading_info": True}
+        told["use_safetensors"] = True
         try:
             self.body, found = DistilBertForSequenceClassification.from_pretrained(weights, **told)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise _no_weights(weights, "distilbert", error) from error
         if wrong := sorted(key for key in found["missing_keys"] if key.startswith("distilbert.")):
             raise InputError(f"{weights} is no distilbert: {len(wrong)} parameters are missing, as {wrong[0]}.")
@@ -112,7 +113,7 @@ def make_tokenizer(name: str, texts: Iterable[str] = ()) -> Any:
     if name != TRAIN:
         try:
             return AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"No tokenizer at {name!r} ({reason}): give --tokenizer FOLDER, or train.") from error
     from tokenizers import BertWordPieceTokenizer

@@ -1,6 +1,5 @@
 """Fish on a data set of WILDS as its authors ran it: ERM first, then Fish, the best model of ``val`` evaluated."""
 
-import io
 import json
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import nullcontext
@@ -23,7 +22,7 @@ from gentangle.matching.wilds_data import SETS, FishEpoch, Step, domains, load_w
 from gentangle.matching.wilds_models import RANDOM, TRAIN, make_network, make_tokenizer
 from gentangle.provenance import provenance
 from gentangle.runs import RunDirectory, rounded, write_record
-from gentangle.settings import build, read_yaml
+from gentangle.settings import at_least_1, build, check_name, read_yaml
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 OPTIMIZERS = ("sgd", "adam")
@@ -87,9 +86,11 @@ def load_wilds_recipe(path: str | Path, *, small: bool = False) -> WildsRecipe:
     given = dict(read_yaml(path))
     if (kind := given.pop("kind", None)) != "wilds":
         raise InputError(f"{path} is of kind {kind!r}, expected wilds: `gentangle train` makes the others.")
-    if small:
-        given |= dict(given.get("small") or {}) | {"name": f"{given.get('name')}-small"}
     recipe: WildsRecipe = build(WildsRecipe, given, str(path))
+    if small:
+        recipe = build(WildsRecipe, given | recipe.small | {"name": f"{recipe.name}-small"}, str(path))
+    check_name(recipe.name, str(path))
+    at_least_1(recipe, ("batch_size", "domains_per_step", "processes"), str(path))
     for value, known, what in (
         (recipe.dataset, SETS, "dataset"),
         (recipe.optimizer, OPTIMIZERS, "optimizer"),
@@ -279,17 +280,13 @@ class _Trainer:
             row["val"] = {name: found[name] for name in metrics}
             self.run.add(rounded(row, 17))
             at = (self.round, self.step, self.total, self.best)  # all that decides what comes next
-            buffer = io.BytesIO()
-            torch.save({"at": at, "fish": self.fish.state_dict(), "erm": self.erm.state_dict()}, buffer)
-            write_atomic(self.run.path / "checkpoint.pt", buffer.getvalue())
+            self.run.keep({"at": at, "fish": self.fish.state_dict(), "erm": self.erm.state_dict()})
         self.accelerator.wait_for_everyone()
         self.network.train()
 
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one; rows beyond it are taken back."""
-        path = self.run.path / "checkpoint.pt"
-        if path.exists():
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+        if saved := self.run.kept():
             self.round, self.step, self.total, self.best = saved["at"]
             self.fish.load_state_dict(saved["fish"])
             self.erm.load_state_dict(saved["erm"])

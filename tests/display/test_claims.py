@@ -75,7 +75,7 @@ def test_every_status_and_paper_is_accepted(tmp_path, status, paper):
         ),
         ([FIRST, SECOND | {"status": ""}], r"second has status ''. Known: differs, not run, reproduced"),
         ([FIRST | {"paper": "2410.13829"}], r"first names paper '2410.13829'. Did you mean '2410.13828'\? Known: 2104"),
-        ([FIRST, SECOND, FIRST], r"the id 'first' stands twice: give each claim its own"),
+        ([FIRST, SECOND, {**FIRST}], r"the id 'first' stands twice: give each claim its own"),
         ([FIRST, without(SECOND, "test")], r"second is 'differs' and names no test: give the one that decides it"),
         ({"claims": [FIRST]}, r"holds dict, expected a list of claims"),
         (None, r"holds NoneType, expected a list of claims"),
@@ -110,7 +110,7 @@ def test_a_measurement_of_a_claim_without_a_test_is_refused_before_the_ledger_is
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"- id: [", "is not YAML"), (b"\x00", "is not YAML"), (b"- id: caf\xe9\n", "is not UTF-8")],
+    [(b"- id: [", "is not YAML"), (b"\x00", "is not YAML"), (b"- id: caf\xe9\n", "give a YAML file in UTF-8")],
 )
 def test_a_file_that_is_no_yaml_is_told_on_one_line(tmp_path, content, message):
     path = tmp_path / "claims.yml"
