@@ -108,12 +108,12 @@ def labelled_in(document: nodes.document, docname: str) -> list[Labelled]:
     """Equations, theorem-like environments, figures and tables of a document that their author labelled."""
     found = []
     for node in document.findall(nodes.Element):
-        for label, kind in _labels(node, docname):
+        for label, kind in labels_of(node, docname):
             found.append(Labelled(label, kind, docname, node.line))
     return found
 
 
-def _labels(node: nodes.Element, docname: str) -> list[tuple[str, str]]:
+def labels_of(node: nodes.Element, docname: str) -> list[tuple[str, str]]:
     if isinstance(node, nodes.math_block):
         # Environments of amsmath and math_number_all number equations under labels of their own making.
         made_up = "amsmath" in node["classes"] or re.fullmatch(rf"{re.escape(docname)}:\d+", node.get("label") or "")

@@ -2,6 +2,7 @@
 
 `{benchmark} results/FILE.json` shows the ratios that a benchmark wrote, beside their targets where it has some.
 `{remedies} results/FOLDER` shows what changed settings did to a run, as book/howto_remedies.py recorded it.
+The content of both is the table's caption; `:name:` is its label.
 """
 
 import json
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -26,6 +28,8 @@ class BenchmarkDirective(SphinxDirective):
     """A table of name, ratio, target and whether it was reached, and a line with the machine."""
 
     required_arguments = 1
+    has_content = True
+    option_spec = {"name": directives.unchanged_required}  # noqa: RUF012
 
     def run(self) -> list[nodes.Node]:
         path = Path(self.config.ledger_root) / self.arguments[0]
@@ -46,13 +50,15 @@ class BenchmarkDirective(SphinxDirective):
         except (OSError, ValueError, KeyError) as error:
             raise self.error(f"{path} holds no benchmark ({error}): make bench writes it.") from error
         names = nodes.inline if isinstance(ratios, list) else nodes.literal  # words, or names of the result's keys
-        return [_table([head], body, names), _origin(made)]
+        return [_captioned(self, _table([head], body, names)), _origin(made)]
 
 
 class RemediesDirective(SphinxDirective):
     """A row for each changed setting, means over the seeds, and what each policy answers."""
 
     required_arguments = 1
+    has_content = True
+    option_spec = {"name": directives.unchanged_required}  # noqa: RUF012
 
     def run(self) -> list[nodes.Node]:
         folder = Path(self.config.ledger_root) / self.arguments[0]
@@ -82,7 +88,7 @@ class RemediesDirective(SphinxDirective):
             for r in by_change[name]
         ]
         return [
-            _table([head], body, nodes.inline),
+            _captioned(self, _table([head], body, nodes.inline)),
             _table([("Run", f"“{one}”", f"“{other}”")], answers, nodes.inline),
             _origin(records[0]["provenance"]),
         ]
@@ -100,6 +106,16 @@ def remedy_row(records: list[Any]) -> tuple[str, ...]:
     chosen, rejected, grew, likelier, likelier_after, intended = np.mean(found, axis=0)
     pair = f"{likelier:.0%}, {likelier_after:.0%}"
     return str(len(records)), f"{chosen:+.1f}", f"{rejected:+.1f}", f"{grew:.0%}", pair, f"{intended:.0%}"
+
+
+def _captioned(directive: SphinxDirective, table: nodes.table) -> nodes.table:
+    """The table under the directive's caption and label; a table with both has a number."""
+    if directive.content:
+        words, messages = directive.parse_inline(" ".join(directive.content))
+        table.insert(0, nodes.title("", "", *words, *messages))
+    directive.add_name(table)
+    directive.set_source_info(table)
+    return table
 
 
 def _origin(made: Any) -> nodes.paragraph:

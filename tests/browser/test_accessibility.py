@@ -22,6 +22,9 @@ KINDS = {
     "code and commands": "book/howto.html",
     "API reference": "book/api.html",
     "bibliography": "book/bibliography.html",
+    "list of checks": "book/checks.html",
+    "sources of tests": "checks/gradients.html",
+    "records": "book/records.html",
     "search": "search.html",
 }
 # axe-core takes milliseconds an element. Left out: a formula's strokes and their twin in MathML, thousands of elements
