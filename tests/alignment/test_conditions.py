@@ -15,6 +15,7 @@ from gentangle.alignment.conditions import (
     CASES,
     INTENDED,
     REVERSED,
+    UNMOVED,
     attribution,
     band_distance,
 )
@@ -50,6 +51,10 @@ def test_first_order_changes_are_exact_for_linear_log_probabilities(w, l, d_w, d
     np.testing.assert_allclose(found, [w @ step, l @ step], rtol=1e-9, atol=1e-9)
 
 
+SYMBOLS = (CHOSEN_NORM_SQ, REJECTED_NORM_SQ, INNER_PRODUCT, D_CHOSEN, D_REJECTED)
+PRINTED = [sp.lambdify(SYMBOLS, condition) for condition in (coupling.CHOSEN_CONDITION, coupling.REJECTED_CONDITION)]
+
+
 @given(w=vector, l=vector, d_w=slope, d_l=slope)
 @settings(max_examples=200, deadline=None)
 def test_conditions_are_those_of_the_paper(w, l, d_w, d_l):
@@ -60,9 +65,7 @@ def test_conditions_are_those_of_the_paper(w, l, d_w, d_l):
     chosen_ok, rejected_ok = g.conditions_hold(gram_of(w, l), d_w, d_l)
     assert chosen_ok == (inner <= d_w / d_l * w_sq)
     assert rejected_ok == (inner <= d_l / d_w * l_sq)
-    numbers = {CHOSEN_NORM_SQ: w_sq, REJECTED_NORM_SQ: l_sq, INNER_PRODUCT: inner, D_CHOSEN: d_w, D_REJECTED: d_l}
-    printed = (coupling.CHOSEN_CONDITION, coupling.REJECTED_CONDITION)
-    assert [bool(condition.subs(numbers)) for condition in printed] == [chosen_ok, rejected_ok]
+    assert [condition(w_sq, l_sq, inner, d_w, d_l) for condition in PRINTED] == [chosen_ok, rejected_ok]
 
 
 @pytest.mark.claims("synchronised")
@@ -226,6 +229,63 @@ def test_readings_take_a_batch_of_pairs():
     assert g.first_order_changes(blocks, np.ones(3), 2.0).shape == (3, 2)
 
 
+READINGS = {
+    "changes": lambda matrix, d: g.first_order_changes(matrix, d[..., 0], d[..., 1], d.sum(-1)),
+    "conditions": lambda matrix, d: np.stack(g.conditions_hold(matrix, d[..., 0], d[..., 1]), -1),
+    "case": lambda matrix, d: g.case(g.first_order_changes(matrix, d[..., 0], d[..., 1])),
+    "scaled": g.scaled_gram,
+    "changes from scaled": lambda matrix, d: g.changes_from_scaled(matrix, d * [-1, 1], d.sum(-1)),
+    "cosine": lambda matrix, d: g.cosine(matrix),
+    "normalised": lambda matrix, d: g.normalised_inner_products(matrix),
+    "band": lambda matrix, d: band_distance(matrix, d[..., 0], d[..., 1]),
+}
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_leading_dimensions_are_pairs(name):
+    rng = np.random.default_rng(0)
+    rows, slopes = rng.normal(size=(2, 3, 2, 4)) + 0.5, rng.lognormal(size=(2, 3, 2))
+    matrices = rows @ np.swapaxes(rows, -1, -2)
+    whole = READINGS[name](matrices, slopes)
+    for at in np.ndindex(2, 3):
+        np.testing.assert_array_equal(whole[at], READINGS[name](matrices[at], slopes[at]))
+
+
+def test_slopes_and_rate_are_1_where_none_is_given():
+    matrix = np.array([[1.0, 0.4], [0.4, 0.3]])
+    np.testing.assert_array_equal(g.first_order_changes(matrix), g.first_order_changes(matrix, 1, 1, 1))
+    assert g.conditions_hold(matrix) == g.conditions_hold(matrix, 1, 1) == (True, False)
+    assert g.conditions_hold(matrix[::-1, ::-1]) == (False, True)
+    for reading in (g.changes_from_scaled, lambda *given: attribution(*given)):
+        np.testing.assert_array_equal(reading(matrix, [-2, 1]), reading(matrix, [-2, 1], 1))
+
+
+def test_a_change_of_exactly_0_meets_its_condition():
+    still = np.array([[1.0, 1.0], [1.0, 1.0]])
+    assert g.conditions_hold(still) == (True, True)
+    assert [condition(1, 1, 1, 1, 1) for condition in PRINTED] == [True, True]
+    assert g.case([[0, -1], [1, 0], [0, 1], [-1, 0], [0, 0]]).tolist() == [
+        INTENDED,
+        INTENDED,
+        BOTH_UP,
+        BOTH_DOWN,
+        UNMOVED,
+    ]
+
+
+def test_a_gradient_of_0_has_no_cosine_and_no_warning():
+    matrix = [[0.0, 0.0], [0.0, 1.0]]
+    assert np.isnan(g.cosine(matrix))
+    assert np.isnan(g.normalised_inner_products(matrix)).tolist() == [True, False]
+    assert band_distance(matrix) == 0
+
+
+def test_without_a_common_direction_every_positive_ratio_will_do():
+    """At a cosine of 0 or less the band has no end."""
+    for inner in (0.0, -0.5):
+        assert band_distance([[1.0, inner], [inner, 1e6]], 1e-3, 1e3) == 0
+
+
 @given(w=vector, l=vector, d_w=slope, d_l=slope)
 @settings(max_examples=200, deadline=None)
 def test_the_disentanglement_band_is_the_two_conditions_in_one(w, l, d_w, d_l):
@@ -273,11 +333,13 @@ def test_for_one_pair_the_others_push_nothing():
 
 
 BAD = {
-    "a band without positive slopes": (lambda: band_distance(np.eye(2), -1.0), "positive slopes"),
+    "a band without a positive d_w": (lambda: band_distance(np.eye(2), 0.0), "positive slopes"),
+    "a band without a positive d_l": (lambda: band_distance(np.eye(2), 1.0, 0.0), "positive slopes"),
     "slopes of another batch": (lambda: attribution(np.eye(4), [1.0, 1.0]), r"expected \(4,\)"),
     "three rows": (lambda: g.first_order_changes(np.eye(3)), r"shape \(\.\.\., 2, 2\)"),
     "NaN": (lambda: g.cosine([[np.nan, 0], [0, 1]]), "NaN or infinite"),
     "not symmetric": (lambda: g.cosine([[1, 0.5], [0, 1]]), "not symmetric"),
+    "a batch of them": (lambda: g.cosine(np.ones((2, 2, 2)) * [[1, 0.5], [0, 1]]), "not symmetric"),
     "odd batch": (lambda: g.pair_blocks(np.eye(3)), r"it takes \(2P, 2P\)"),
     "a slope of zero": (lambda: g.changes_from_scaled(np.eye(2), [0.0, 1.0]), "has lost that row"),
     "one slope": (lambda: g.changes_from_scaled(np.eye(2), [1.0]), r"expected \(\.\.\., 2\)"),

@@ -51,6 +51,18 @@ def test_agreement_is_counted_by_side_beside_the_guess_that_needs_no_forecast(si
 
 def test_the_median_error_is_relative():
     assert agreement(ROWS[:1], "pair", 1e-3, "chosen").error == pytest.approx((0.5 + 1.5) / 2)
+    rows = [{"measured": [2.0, -4.0, 1.0, 8.0], "forecast": {"pair": [3.0, -2.0, 1.0, 0.0]}}]
+    assert agreement(rows, "pair", 1e-3).error == pytest.approx(np.median([0.5, 0.5, 0.0, 1.0]))
+    assert agreement(rows, "pair", 1e-3, "chosen").error == pytest.approx(0.5)
+
+
+def test_a_change_of_exactly_the_noise_floor_counts_and_one_of_0_does_not_rise():
+    rows = [{"measured": [0.25, -0.25, -0.25, 0.5], "forecast": {"pair": [1.0, 1.0, 1.0, 1.0]}}]
+    assert agreement(rows, "pair", 0.25).cases == 4
+    assert len(measured_cases(rows, 0.25)) == 2
+    still = [{"measured": [0.0, 0.0, 0.0, 0.5], "forecast": {"pair": [1.0, 1.0, 1.0, 1.0]}}]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        assert agreement(still, "pair", 0.0).commoner == 0.75
 
 
 def test_measured_cases_are_of_pairs_whose_two_changes_count():

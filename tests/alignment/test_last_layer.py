@@ -1,5 +1,7 @@
 """A pair whose last layer alone learns: its readings against autograd, and the suffix pair that it starts from."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,22 @@ def test_readings_are_autograds(random_pair, tolerance):
     np.testing.assert_allclose(pair.gram(start), [[(a * b).sum().item() for b in (w, l)] for a in (w, l)], **exact)
 
 
+def test_variances_are_the_second_derivatives_along_a_direction(random_pair, tolerance):
+    pair, start = random_pair
+    direction = np.random.default_rng(1).normal(size=start.shape)
+
+    def log_prob(eta, states, tokens):
+        logits = torch.from_numpy(states) @ (torch.from_numpy(start) + eta * torch.from_numpy(direction)).T
+        return logits.log_softmax(-1).gather(1, torch.from_numpy(tokens)[:, None]).sum()
+
+    at = torch.tensor(0.0, dtype=torch.float64)
+    second = [
+        torch.autograd.functional.hessian(partial(log_prob, states=h, tokens=y), at).item()
+        for h, y in zip(pair.states, pair.tokens, strict=True)
+    ]
+    np.testing.assert_allclose(pair.variances(start, direction), np.negative(second), rtol=tolerance.identity)
+
+
 def test_the_gram_matrix_is_the_token_grams_sum(random_pair, tolerance):
     pair, start = random_pair
     sides = np.stack([pair.signs > 0, pair.signs < 0]).astype(float)
@@ -54,7 +72,9 @@ def test_suffix_pair_starts_from_the_distributions_it_was_asked_for(tolerance):
     assert (pair.tokens[0][0], pair.tokens[1][0]) == (0, 1)
 
 
-@pytest.mark.parametrize("given", [(3, (0.0, 0.5), 0.9), (3, (0.2, 1.0), 0.9), (3, (0.2, 0.5), 1.0)])
+@pytest.mark.parametrize(
+    "given", [(3, (0.0, 0.5), 0.9), (3, (0.2, 1.0), 0.9), (3, (0.2, 0.5), 1.0), (3, (0.2, 0.5), -1.0)]
+)
 def test_a_suffix_pair_that_cannot_be_is_refused(given):
     with pytest.raises(g.InputError, match="expected probabilities between 0 and 1, and a cosine"):
         suffix_pair(*given)

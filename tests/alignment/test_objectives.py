@@ -203,6 +203,57 @@ def test_bad_input_gets_one_clear_error():
         objective("orpo")(np.array([-1.0, 0.5]), np.array([-2.0, -2.0]))
 
 
+@pytest.mark.parametrize(
+    ("name", "argument", "refused", "taken"),
+    [
+        ("dpo", "beta", (-0.5, 0.0, np.nan), (1e-3, 5.0)),
+        ("discopop", "tau", (-0.5, 0.0), (1e-3, 5.0)),
+        ("robust", "epsilon", (-0.1, 0.0, 0.5, 0.7), (1e-3, 0.49)),
+        ("simpo", "len_chosen", (-1, 0, 0.5), (1, 2)),
+        ("simpo", "len_rejected", (-1, 0, 0.5), (1, 2)),
+    ],
+)
+def test_hyperparameters_and_lengths_keep_to_their_ranges(name, argument, refused, taken):
+    for value in refused:
+        with pytest.raises(InputError, match=f"got {argument} = {value}, expected"):
+            objective(name)(-1.0, -2.0, **{argument: value})
+    for value in taken:
+        assert np.isfinite(objective(name)(-1.0, -2.0, **{argument: value}))
+
+
+def test_without_a_reference_and_lengths_they_are_0_and_1():
+    given = {"ref_chosen": 0.0, "ref_rejected": 0.0, "len_chosen": 1, "len_rejected": 1}
+    assert objective("dpo-norm")(-1.0, -5.0) == objective("dpo-norm")(-1.0, -5.0, **given)
+    assert objective("dpo")(0.0, 0.0) == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_odds_are_taken_of_probabilities_alone(side):
+    for above in (0.5, 2.0):
+        with pytest.raises(InputError, match="takes odds"):
+            objective("orpo")(*np.roll([above, -1.0], side))
+    assert np.isfinite(objective("orpo")(*np.roll([0.0, -1.0], side)))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_slopes_of_tensors_are_those_of_arrays(name, tolerance):
+    a, b = -np.random.default_rng(0).random((2, 50)) * 10
+    for found, expected in zip(
+        objective(name).slopes(torch.tensor(a), torch.tensor(b), **PAIR),
+        objective(name).slopes(a, b, **PAIR),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, rtol=tolerance.identity, atol=2e-16)
+
+
+def test_at_its_kink_a_hinge_has_slope_0():
+    """In numpy, in torch, and by autograd."""
+    at = torch.tensor([-2.0, -2.0], dtype=torch.float64, requires_grad=True)
+    assert objective("rrhf").slopes(*at.detach().numpy()) == (1, 0)
+    assert objective("rrhf").slopes(*at.detach()) == (1, 0)
+    assert torch.autograd.grad(objective("rrhf")(*at), at)[0].tolist() == [-1, 0]
+
+
 def test_the_signs_that_the_figure_shows():
     """Margins over the reference, shared evenly by the two sides; the default hyperparameters."""
     margin = np.linspace(-90, 90, 361)
@@ -253,6 +304,10 @@ def test_certain_responses_keep_the_limits_of_the_odds():
     for kind in (np.array, torch.tensor):
         d_chosen, _ = objective("orpo").slopes(kind([0.0, -1e-9]), kind([-0.7, -0.7]))
         np.testing.assert_allclose(d_chosen, 1 + 0.1 * np.exp(odds(-0.7)), rtol=1e-6)
+        assert objective("orpo")(kind([0.0]), kind([-0.7])) == pytest.approx(0, abs=1e-12)
+    certain = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    grad = torch.autograd.grad(objective("orpo")(certain, torch.tensor(-0.7, dtype=torch.float64)), certain)[0]
+    assert -grad.item() == pytest.approx(1 + 0.1 * np.exp(odds(-0.7)), rel=1e-6)
 
 
 def test_an_unknown_name_lists_them_all():

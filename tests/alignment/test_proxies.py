@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from gentangle import cli
-from gentangle.alignment.policy import collate
+from gentangle.alignment.policy import collate, small_gpt2
 from gentangle.alignment.preference import Pair
 from gentangle.alignment.proxies import RANKINGS, ches, edit_distance
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def test_ches_is_of_the_states_that_predict_the_response(tiny_policy):
-    model, tokenizer = tiny_policy
+def test_ches_is_of_the_last_layers_states_that_predict_the_response(tiny_policy):
+    tokenizer = tiny_policy[1]
+    model = small_gpt2(tokenizer, layers=2, width=16, heads=2, positions=64, seed=0)
     pairs = [Pair("a film The sentiment is", " positive", " negative based on"), Pair("the day is", " good", " bad")]
     expected = []
     for pair in pairs:

@@ -52,14 +52,17 @@ def is_intended(changes, scale):
     return changes[0] >= -1e-9 * scale and changes[1] <= 1e-9 * scale
 
 
+CHANGES = sp.lambdify(
+    (CHOSEN_NORM, REJECTED_NORM, COSINE, C_CHOSEN, C_REJECTED),
+    (remedies.CHANGE_CHOSEN, remedies.CHANGE_REJECTED, remedies.MARGIN_CHANGE),
+)
+
+
 @given(w=vector, l=vector, d_w=slope, d_l=slope)
 @MODEST
 def test_the_printed_changes_are_those_of_the_step(w, l, d_w, d_l):
     matrix = gram_of(w, l)
-    numbers = {CHOSEN_NORM: np.linalg.norm(w), REJECTED_NORM: np.linalg.norm(l), COSINE: float(g.cosine(matrix))}
-    numbers |= {C_CHOSEN: d_w, C_REJECTED: d_l}
-    printed = (remedies.CHANGE_CHOSEN, remedies.CHANGE_REJECTED, remedies.MARGIN_CHANGE)
-    found = [float(change.subs(numbers)) for change in printed]
+    found = CHANGES(np.linalg.norm(w), np.linalg.norm(l), float(g.cosine(matrix)), d_w, d_l)
     expected = changes_by_vectors(w, l, (d_w, d_l))
     np.testing.assert_allclose(found, [*expected, expected[0] - expected[1]], rtol=1e-9, atol=1e-9 * np.trace(matrix))
 
@@ -249,17 +252,41 @@ def test_ches_is_0_where_the_states_do_not_depend_on_the_contrast(h, seed):
         assert exact[0, 1] - exact[0, 0] < 0
 
 
-def test_a_batch_of_pairs_is_read_at_once():
-    batch = np.stack([polar(1, 2, 0.9), polar(2, 1, 0.9)])
-    for remedy in remedies.REMEDIES.values():
-        found = remedy(batch, np.array([1.0, 2.0]))
-        np.testing.assert_allclose(found, [remedy(batch[0], 1.0), remedy(batch[1], 2.0)])
-    assert g.case(g.first_order_changes(batch[0], *dialled(batch[0]))) == BOTH_DOWN
+@pytest.mark.parametrize("name", remedies.REMEDIES)
+def test_leading_dimensions_are_pairs(name):
+    rng, remedy = np.random.default_rng(0), remedies.REMEDIES[name]
+    rows, slopes = rng.normal(size=(2, 3, 2, 4)) + 0.5, rng.lognormal(size=(2, 2, 3))
+    matrices = rows @ np.swapaxes(rows, -1, -2)
+    found = remedy(matrices, *slopes)
+    for at in np.ndindex(2, 3):
+        np.testing.assert_array_equal(found[at], remedy(matrices[at], *slopes[:, *at]))
+    np.testing.assert_array_equal(remedy(matrices), remedy(matrices, 1.0, 1.0))
+
+
+def test_the_cosine_that_decides_the_projection_never_leaves_its_range_by_rounding():
+    """Gradients along one line: some quotient rounds to more than 1."""
+    rng = np.random.default_rng(0)
+    along = rng.lognormal(size=(200, 2)) * np.resize([[1, 1], [1, -1]], (200, 2))
+    rows = along[..., None] * rng.normal(size=(200, 1, 5))
+    matrices = rows @ np.swapaxes(rows, 1, 2)
+    norms = np.sqrt(matrices[:, [0, 1], [0, 1]])
+    unbounded = matrices[:, 0, 1] / (norms[:, 0] * norms[:, 1])
+    assert unbounded.max() > 1
+    assert unbounded.min() < -1
+    np.testing.assert_array_equal(remedies._polar(matrices)[2], np.clip(unbounded, -1, 1))
+
+
+def test_the_plain_step_can_leave_both_down():
+    matrix = polar(1, 2, 0.9)
+    assert g.case(g.first_order_changes(matrix, *dialled(matrix))) == BOTH_DOWN
 
 
 BAD = {
-    "a negative slope": (lambda: normalised(np.eye(2), -1.0), "positive d_w and d_l"),
-    "no gradient": (lambda: pcgrad([[0, 0], [0, 1]]), "gradient of the pair is 0"),
+    "no slope of chosen": (lambda: normalised(np.eye(2), 0.0), "positive d_w and d_l"),
+    "a negative slope of rejected": (lambda: normalised(np.eye(2), 1.0, -1.0), "positive d_w and d_l"),
+    "no slope of rejected": (lambda: normalised(np.eye(2), 1.0, 0.0), "positive d_w and d_l"),
+    "no gradient of chosen": (lambda: pcgrad([[0, 0], [0, 1]]), "gradient of the pair is 0"),
+    "no gradient of rejected": (lambda: pcgrad([[1, 0], [0, 0]]), "gradient of the pair is 0"),
     "three rows": (lambda: calibrated(np.eye(3)), r"shape \(\.\.\., 2, 2\)"),
 }
 

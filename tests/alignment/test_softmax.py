@@ -19,8 +19,8 @@ SLOPES = st.tuples(st.floats(0, 4), st.floats(0, 4))
 
 def value(formula, **given):
     """A printed formula of the package at numbers given by the symbols' names."""
-    names = {symbol.name: symbol for symbol in formula.free_symbols}
-    return float(formula.subs({symbol: given[name] for name, symbol in names.items()}))
+    symbols = tuple(sorted(formula.free_symbols, key=str))
+    return float(compiled(symbols, formula, "numpy")(*(given[symbol.name] for symbol in symbols)))
 
 
 def autograd_step(logits, d_chosen, d_rejected, eta):
@@ -323,6 +323,21 @@ def test_a_later_token_of_rejected_is_pushed_alone():
     np.testing.assert_allclose(step[2], logit_step(p[2], 0, last, d_chosen=0.0), atol=1e-12)
 
 
+def test_leading_dimensions_are_positions():
+    logits = np.random.default_rng(0).normal(size=(2, 3, VOCABULARY))
+    p, tokens, step = probabilities(logits), np.array([[0, 1, 2], [4, 3, 0]]), logits[::-1]
+    residuals, changes = token_residual(p, tokens), token_changes(p, step)
+    for at in np.ndindex(2, 3):
+        np.testing.assert_allclose(p[at], np.exp(logits[at]) / np.exp(logits[at]).sum())
+        np.testing.assert_array_equal(residuals[at], np.eye(VOCABULARY)[tokens[at]] - p[at])
+        np.testing.assert_allclose(changes[at], step[at] - p[at] @ step[at])
+
+
+def test_slopes_and_rate_are_1_where_none_is_given():
+    p = probabilities([0.3, -1.0, 2.0])
+    np.testing.assert_array_equal(logit_step(p, 0, 1), logit_step(p, 0, 1, 1.0, 1.0, 1.0))
+
+
 @pytest.mark.parametrize("logits", [[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4], [1e4, 1e4, 1e4]])
 def test_extreme_logits_give_finite_and_right_values(logits):
     p = probabilities(logits)
@@ -340,12 +355,17 @@ def test_extreme_logits_give_finite_and_right_values(logits):
 def test_bad_input_gets_one_clear_error():
     with pytest.raises(g.InputError, match="do not sum to 1"):
         token_residual([0.5, 0.6], 0)
-    with pytest.raises(g.InputError, match=r"outside 0\.\.1"):
-        token_residual([0.5, 0.5], 2)
+    with pytest.raises(g.InputError, match="do not sum to 1"):
+        token_residual([1.5, -0.5], 0)
+    for token in (-1, 2):
+        with pytest.raises(g.InputError, match=r"outside 0\.\.1"):
+            token_residual([0.5, 0.5], token)
     with pytest.raises(g.InputError, match="a pair must differ"):
         g.single_token_gram([0.5, 0.5], 1, 1)
     with pytest.raises(g.InputError, match="expected three equal, positive numbers"):
         g.last_layer_gram([np.ones((2, 3))], [np.full((2, 2), 0.5)], [[0]])
+    with pytest.raises(g.InputError, match="expected three equal, positive numbers"):
+        g.last_layer_gram([np.ones((0, 3))], [np.ones((0, 2))], [np.zeros(0, int)])
     with pytest.raises(g.InputError, match="do not sum to 1"):
         gram_from_logits([1.0, 2.0], [0, 1], np.eye(2))
     with pytest.raises(g.InputError, match=r"kernel has shape \(3, 3\), expected \(V, V\) with V = 2"):

@@ -170,6 +170,14 @@ def test_orthogonal_entries_are_the_general_gram(p, length, misses, rho, kappa):
     np.testing.assert_allclose(s.orthogonal_gram(p_w, p_l, length, *misses, rho, kappa), general, rtol=1e-9, atol=1e-9)
 
 
+def test_probabilities_may_be_0_and_1():
+    """Chosen certain, rejected impossible; the suffix known by heart after one and missed for sure after the other."""
+    p = np.array([1.0, 0, 0, 0, 0, 0])
+    found = s.orthogonal_gram(1.0, 0.0, 3, 0.0, 1.0, 0.5)
+    np.testing.assert_allclose(found, orthogonal_pair(3, 0.0, 1.0, 0.5, 1.0, p).gram(), atol=1e-12)
+    np.testing.assert_array_equal(found, s.orthogonal_gram(1.0, 0.0, 3, 0.0, 1.0, 0.5, kappa=1))
+
+
 def test_orthogonal_entries_hold_for_any_shared_off_target_distribution():
     rng = np.random.default_rng(0)
     o = np.insert(rng.dirichlet(np.ones(VOCABULARY - 1)), 2, 0.0)  # over the tokens that are not the suffix's
@@ -331,6 +339,8 @@ def test_bad_input_gets_one_clear_error():
         s.SuffixPair(np.ones(2), EVEN, 0, 1, one, two)
     with pytest.raises(g.InputError, match="expected numbers from 0 to 1"):
         s.orthogonal_gram(0.7, 0.7, 3, 0.1, 0.1, 0.5)
+    with pytest.raises(g.InputError, match="expected numbers from 0 to 1"):
+        s.orthogonal_gram(-0.1, 0.7, 3, 0.1, 0.1, 0.5)
     with pytest.raises(g.InputError, match="expected numbers from 0 to 1"):
         s.orthogonal_gram(0.2, 0.2, 3, 1.1, 0.1, 0.5)
     with pytest.raises(g.InputError, match="expected numbers from 0 to 1"):

@@ -119,6 +119,16 @@ def test_learning_descends_the_printed_objective(tied):
     np.testing.assert_allclose(found_changes, expected, rtol=1e-7, atol=1e-10)
 
 
+def test_what_is_not_given_is_100_steps_at_rate_100_untied():
+    pair, start = random_pair(3, 3)
+    for found, expected in zip(
+        learn_masks(pair, start, 0.01),
+        learn_masks(pair, start, 0.01, steps=100, mask_rate=100.0, tied=False),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_what_the_masks_learn_depends_on_the_penalty():
     """Small: chosen suffix out, rejected one kept, chosen falls further. One value prunes both; above it all goes."""
     pair, start = suffix_pair(*FALLING_PAIR)

@@ -9,11 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from gentangle import InputError, gram, gram_by_parameter, pair_blocks, pair_gram
 from gentangle.gradients import factors, jacobian, step_forecast
 from gentangle.gradients.capture import Capture
-from gentangle.gradients.fused_head import FusedHead
+from gentangle.gradients.fused_head import FusedHead, common_slopes
+from gentangle.gradients.rules import by_differentiation, rule_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -97,6 +99,42 @@ def test_padding_of_an_embedding_has_no_gradient(tolerance):
     assert_equal_to_the_oracle(model, lambda m: m(tokens).square().sum(-1), tolerance.identity)
 
 
+@pytest.mark.parametrize("norm", [nn.LayerNorm(3, eps=0.5), nn.LayerNorm((4, 3), eps=0.5), LlamaRMSNorm(3, eps=0.5)])
+def test_a_norm_keeps_its_epsilon(norm, tolerance):
+    inputs = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    assert_equal_to_the_oracle(nn.Sequential(norm), lambda m: m(inputs).square().sum((1, 2)), tolerance.gram)
+
+
+class Weighted(nn.Module):
+    """No layer with a rule; it takes a number for all rows, one for each, and one by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x, power, share, *, scale):
+        return (x * self.weight).abs() ** power * share[:, None] * scale[:, None]
+
+
+@pytest.mark.parametrize("scalars", [4, 2])
+def test_of_a_module_without_a_rule_what_has_rows_is_taken_row_by_row(scalars, tolerance):
+    """Neighbouring rows count to one scalar."""
+    model, share = Weighted().double(), torch.tensor([1.0, 2.0, -3.0, 0.5], dtype=torch.float64)
+    args, kwargs = (ROWS, torch.tensor(1.5, dtype=torch.float64), share), {"scale": share + 1}
+    b = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = by_differentiation(model, args, kwargs, b, scalars)["weight"].rows
+    expected = jacobian(model, lambda m: (m(*args, **kwargs) * b).reshape(scalars, -1).sum(-1))["weight"]
+    torch.testing.assert_close(found, expected, rtol=tolerance.identity, atol=tolerance.identity)
+
+
+def test_a_layer_that_is_sharded_keeps_its_rule():
+    """fully_shard makes a class of two bases; any other subclass may compute something else."""
+    sharded = type("FSDPLinear", (type("FSDPModule", (), {}), nn.Linear), {})
+    other = type("OtherLinear", (nn.Linear,), {})
+    assert rule_of(sharded(3, 3)) is rule_of(nn.Linear(3, 3)) is not None
+    assert rule_of(other(3, 3)) is None
+
+
 def test_only_the_diagonals_asked_for(tolerance):
     model, scalars = language_model("llama").double(), responses(6, 12)
     whole = gram(model, scalars, method="oracle")
@@ -162,28 +200,34 @@ def test_what_was_not_kept_cannot_be_asked_for():
 class TestFusedHead:
     """TRL's head, which calls no module: its share, and the slopes and log-probabilities read at it."""
 
-    @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+    @pytest.mark.parametrize("head", ["tied", "untied", "with bias"])
     @pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox"])
-    def test_scaled_matrix_slopes_and_log_probabilities(self, name, tied, tolerance):
+    def test_scaled_matrix_slopes_and_log_probabilities(self, name, head, tolerance):
+        """Narrower than its rows are long; responses of several lengths, and a label that is token 0."""
         from trl.trainer.utils import add_fused_lm_head
 
-        model, slopes = language_model(name, tied=tied), torch.tensor([-0.5, 0.3, -2.0, 1.0])
+        model, slopes = language_model(name, tied=head == "tied", width=8), torch.tensor([-0.5, 0.3, -2.0, 1.0])
+        if head == "with bias":
+            model.set_output_embeddings(nn.Linear(8, VOCABULARY))
         ids = torch.randint(2, VOCABULARY, (4, 12), generator=torch.Generator().manual_seed(0))
-        labels = ids.masked_fill(torch.arange(12) < 5, -100)
+        ids[0, 7] = 0
+        labels = ids.masked_fill(torch.arange(12) < torch.tensor([[5], [7], [5], [9]]), -100)
 
         def scalars(m):
             found = m(input_ids=ids, use_cache=False).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])
             return (found.squeeze(-1) * (labels[:, 1:] != -100)).sum(-1)
 
-        expected, values = gram(model, scalars, method="oracle"), scalars(model).detach()
+        expected, values = gram_by_parameter(model, scalars, method="oracle"), scalars(model).detach()
         add_fused_lm_head(model)
-        with Capture(model) as seen, FusedHead(seen, model) as head:
+        with Capture(model) as seen, FusedHead(seen, model) as watched:
             output = model(input_ids=ids, use_cache=False, labels=labels, fused_lm_head=True)
             (output.log_probs.sum(1) @ slopes).backward()
-        found = sum(seen.gram_by_parameter().values()) / np.outer(slopes, slopes)
-        assert np.abs(found - expected).max() <= tolerance.gram * np.abs(expected).max()
-        torch.testing.assert_close(head.slopes, slopes)
-        torch.testing.assert_close(head.log_probs, values, atol=tolerance.log_prob, rtol=0)
+        scale = np.abs(sum(expected.values())).max()
+        for parameter, share in seen.gram_by_parameter().items():
+            found = share / np.outer(slopes, slopes)
+            assert np.abs(found - expected[parameter]).max() <= tolerance.gram * scale, parameter
+        torch.testing.assert_close(watched.slopes, slopes)
+        torch.testing.assert_close(watched.log_probs, values, atol=tolerance.log_prob, rtol=0)
 
     def test_a_row_with_several_slopes_has_none(self):
         from trl.trainer.utils import add_fused_lm_head
@@ -197,11 +241,37 @@ class TestFusedHead:
         assert head.slopes[0] == 1
         assert head.slopes[1].isnan()
 
-    def test_a_head_that_squashes_its_logits_is_refused(self):
+    @pytest.mark.parametrize(("name", "value"), [("final_logit_softcapping", 30.0), ("logit_scale", 2)])
+    def test_a_head_that_squashes_or_scales_its_logits_is_refused(self, name, value):
         model = language_model("gpt2")
-        model.config.final_logit_softcapping = 30.0
-        with pytest.raises(InputError, match="final_logit_softcapping = 30"), Capture(model) as seen:
+        setattr(model.config, name, value)
+        with pytest.raises(InputError, match=f"{name} = {value}"), Capture(model) as seen:
             FusedHead(seen, model)
+
+    def test_a_scale_of_1_changes_nothing(self):
+        model = language_model("gpt2")
+        model.config.logit_scale = 1.0
+        with Capture(model) as seen:
+            FusedHead(seen, model)
+
+
+def test_the_one_slope_of_a_rows_tokens():
+    """Up to rounding, relative to the slopes themselves; positions outside the mask have no say."""
+    c = torch.tensor(
+        [
+            [3.0, 3.0, 9.0],
+            [-3.0, -3.0, 9.0],
+            [3.0, 3.00001, 9.0],
+            [-3.0, -3.1, 9.0],
+            [2e-6, 1e-6, 9.0],
+            [0.0, 0.0, 9.0],
+            [1.0, -1.0, 9.0],
+        ]
+    )
+    found = common_slopes(c, torch.tensor([True, True, False]).expand(7, 3))
+    torch.testing.assert_close(
+        found, torch.tensor([3.0, -3.0, 3.000005, *[torch.nan] * 2, 0, torch.nan]), equal_nan=True
+    )
 
 
 def test_hooks_are_gone_afterwards():

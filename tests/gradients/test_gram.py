@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gentangle import InputError, gram, gram_by_parameter
+from gentangle import InputError, gram, gram_by_parameter, pair_blocks
 from gentangle.gradients import jacobian, parameter_step, sgd_forecast, snapshot, step_forecast
 
 
@@ -146,3 +146,31 @@ def test_a_frozen_model_and_an_unknown_method_get_one_clear_error():
 def test_snapshots_of_two_models_do_not_make_a_step():
     with pytest.raises(InputError, match="differ in their parameters"):
         parameter_step(snapshot(network()), snapshot(torch.nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "slopes"), [(np.eye(2), np.ones(3)), (np.ones((2, 3)), np.ones(2)), (np.ones(2), np.ones(2))]
+)
+def test_a_matrix_and_slopes_that_do_not_fit_are_refused(matrix, slopes):
+    with pytest.raises(InputError, match=r"\(n, n\) and \(n,\)"):
+        sgd_forecast(matrix, slopes, 1.0)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 2), (3, 3), (2, 4, 4)])
+def test_a_matrix_that_is_no_batch_of_pairs_is_refused(shape):
+    with pytest.raises(InputError, match=r"it takes \(2P, 2P\)"):
+        pair_blocks(np.ones(shape))
+
+
+def test_parameters_on_several_devices_get_one_clear_error():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2, device="meta"))
+    with pytest.raises(InputError, match=r"several devices \(cpu, meta\)"):
+        gram(model, lambda m: m(torch.ones(1, 3))[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_steps_are_taken_in_float32_at_least(dtype):
+    before, after = ({"w": torch.tensor([1.0, x], dtype=dtype)} for x in (1.0, 1.125))
+    step = parameter_step(before, after)["w"]
+    assert step.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert step.tolist() == [0, 0.125]

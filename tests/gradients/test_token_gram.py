@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gentangle.errors import InputError
+from gentangle.gradients import factors
+from gentangle.gradients import token_gram as module
 from gentangle.gradients.oracle import inner_products, jacobian, whole
 from gentangle.gradients.refusal import EngineRefusal
 from gentangle.gradients.token_gram import token_gram
 from gentangle.profiles import profile
-from tests.gradients.models import language_model, response_tokens
+from tests.gradients.models import VOCABULARY, language_model, response_tokens
 
 EXACT = profile().tolerance.identity
 
@@ -43,17 +45,56 @@ def test_any_shape(rows, length, seed):
     assert relative(found, oracle(model, scalars)) < EXACT
 
 
+@pytest.mark.parametrize("at_once", [3, 4])
 @pytest.mark.parametrize(("tied", "name"), [(True, "llama"), (False, "llama"), (True, "gpt2")])
-def test_a_wide_head_goes_a_few_tokens_at_a_time(tied, name, monkeypatch):
-    from gentangle.gradients import factors
-    from gentangle.gradients import token_gram as module
-
+def test_a_wide_head_goes_a_few_tokens_at_a_time(tied, name, at_once, monkeypatch):
+    """And its inputs are not shared: no gradient of a whole row's logits is held for all tokens."""
     for of in (factors, module):
-        monkeypatch.setattr(of, "WIDE", 40)
-    monkeypatch.setattr(module, "AT_ONCE", 3)
+        monkeypatch.setattr(of, "WIDE", VOCABULARY)
+    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    grad, held, widths = torch.autograd.grad, {True: set(), False: set()}, set()
+
+    def counted(outputs, inputs, cotangents=None, **settings):
+        if settings.get("is_grads_batched"):
+            held[any(tensor.shape[-1] >= VOCABULARY for tensor in inputs)].add(len(cotangents))
+        return grad(outputs, inputs, cotangents, **settings)
+
+    class Seen(module._Shared):
+        def __init__(self, *given, **named):
+            super().__init__(*given, **named)
+            widths.add(self.gradients.shape[-1])
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    monkeypatch.setattr(module, "_Shared", Seen)
     torch.manual_seed(0)
     model, scalars = language_model(name, tied=tied).double(), response_tokens(2, 9)
-    assert relative(module.token_gram(model, scalars), oracle(model, scalars)) < EXACT
+    found = token_gram(model, scalars)
+    assert max(held[True]) == at_once
+    assert held[False] == {8}
+    assert max(widths) < VOCABULARY
+    assert relative(found, oracle(model, scalars)) < EXACT
+
+
+class Weighted(nn.Module):
+    """No layer with a rule; it takes a number for all rows and one for each."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(3, dtype=torch.float64) + 0.5)
+
+    def forward(self, x, power, share):
+        return (x * self.weight).abs() ** power * share[:, None, None]
+
+
+def test_of_a_module_without_a_rule_what_has_rows_is_taken_row_by_row():
+    torch.manual_seed(0)
+    model, x = Weighted(), torch.randn(2, 4, 3, dtype=torch.float64)
+    power, share = torch.tensor(1.5, dtype=torch.float64), torch.tensor([2.0, -1.0], dtype=torch.float64)
+
+    def scalars(m):
+        return m(x, power, share).sum(-1)
+
+    assert relative(token_gram(model, scalars), oracle(model, scalars)) < EXACT
 
 
 def test_float32_and_frozen_parameters():

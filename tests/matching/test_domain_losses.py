@@ -100,6 +100,14 @@ def test_group_dro_keeps_weights_by_name_and_goes_on_from_its_state():
     same([p.detach() for p in first.model.parameters()], [p.detach() for p in again.model.parameters()])
 
 
+def test_a_domain_that_is_new_to_group_dro_begins_with_the_mean_of_the_others():
+    algorithm, batches = GroupDRO(network(), LOSS, partial(torch.optim.SGD, lr=0.1), step=0.0), minibatches()
+    algorithm.log_weights = {"a": -1.0, "b": -3.0}
+    algorithm.update(batches)
+    expected = torch.log_softmax(torch.tensor([-1.0, -3.0, -2.0]), 0)
+    assert [algorithm.log_weights[name] for name in "abc"] == pytest.approx(expected.tolist())
+
+
 def test_group_dro_keeps_its_weights_when_an_update_fails():
     algorithm = GroupDRO(network(), LOSS, partial(torch.optim.SGD, lr=0.1), step=0.5)
     algorithm.update(minibatches())

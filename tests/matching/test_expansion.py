@@ -131,7 +131,44 @@ def test_measuring_leaves_the_model_and_the_verdict_is_as_the_rule_says():
     assert cosine(second, matching_gradient(*derivatives(model, domains))) > 0.999
     status, figure = expansion.fish_approximates_idgm()
     assert status == "reproduced"
+    assert figure.startswith("20 logistic regressions of 3 domains")
     assert "one fixed order" in figure
+
+
+def test_a_logistic_problem_is_of_20_points_in_4_dimensions_and_3_domains():
+    model, batches = expansion.logistic_problem(0)
+    assert len(batches) == 3
+    assert {(x.shape, y.shape) for x, y in batches.values()} == {((20, 4), (20, 1))}
+    assert {label for _, y in batches.values() for label in y.flatten().tolist()} == {-1, 1}
+    assert model(batches[0][0]).shape == (20, 1)
+
+
+def test_the_verdicts_cosines_are_at_the_rates_that_it_names():
+    model, batches = expansion.logistic_problem(3)
+    domains = domains_of(model, expansion.LOGISTIC_LOSS, batches)
+    target, orders = matching_gradient(*derivatives(model, domains)), list(permutations(domains))
+    expected = [
+        cosine(expansion.second_order(model, domains, alpha, given), target)
+        for alpha, given in ((0.01, orders), (0.001, orders), (0.001, orders[:1]))
+    ]
+    assert 1 - np.array(expansion._cosines(3)) == pytest.approx(1 - np.array(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "status"),
+    [
+        (9e-4, 5e-5, "reproduced"),
+        (1.5e-3, 5e-5, "differs"),
+        (5e-4, 4.9e-5, "reproduced"),
+        (5e-4, 5.1e-5, "differs"),
+        (0.0, 0.0, "reproduced"),
+        (0.0, 1.5e-9, "differs"),
+    ],
+)
+def test_the_verdict_keeps_to_its_rule_in_every_draw(coarse, fine, status, monkeypatch):
+    draws = [[1.0, 1.0, 0.9], [1 - coarse, 1 - fine, 0.8]]
+    monkeypatch.setattr(expansion, "_cosines", lambda seed: draws[seed])
+    assert expansion.fish_approximates_idgm(2)[0] == status
 
 
 def test_the_verdict_differs_without_the_orders(monkeypatch):

@@ -271,7 +271,12 @@ def test_frozen_parameters_stay_and_need_no_gradient():
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"eps": 0.0}, "eps = 0.0"), ({"eps": float("nan")}, "eps = nan"), ({"buffers": "iner"}, "Did you mean 'inner'")],
+    [
+        ({"eps": 0.0}, "eps = 0.0"),
+        ({"eps": float("inf")}, "eps = inf"),
+        ({"eps": float("nan")}, "eps = nan"),
+        ({"buffers": "iner"}, "Did you mean 'inner'"),
+    ],
 )
 def test_settings_out_of_range_get_one_clear_error(wrong, said):
     model, domains = problem(0)
@@ -306,6 +311,7 @@ def test_smooth_fish_keeps_the_buffers_of_erms_pass():
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), other.buffers(), strict=True))
 
 
-def test_smooth_fish_needs_a_positive_rate():
-    with pytest.raises(InputError, match="alpha = 0"):
-        smooth_fish_gradient(*problem(0), alpha=0, gamma=1.0, generator=None)
+@pytest.mark.parametrize("alpha", [0.0, float("inf"), float("nan")])
+def test_smooth_fish_needs_a_positive_rate(alpha):
+    with pytest.raises(InputError, match=f"alpha = {alpha}"):
+        smooth_fish_gradient(*problem(0), alpha=alpha, gamma=1.0, generator=None)

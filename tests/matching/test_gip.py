@@ -38,6 +38,18 @@ def test_the_mean_cosine_is_the_pairs_weighted_by_their_norms(seed, count):
     assert abs(found) <= 1 + 1e-12
 
 
+def test_no_cosine_leaves_its_range_by_rounding():
+    """Gradients along one line, as long as they may be: some quotient rounds to more than 1."""
+    rng = np.random.default_rng(0)
+    along = rng.lognormal(size=40) * np.resize([1, -1], 40)
+    rows = np.outer(along, rng.normal(size=5))
+    gram = rows @ rows.T
+    norms = np.sqrt(np.diag(gram))
+    assert np.abs(gram / np.outer(norms, norms)).max() > 1
+    assert (np.abs(cosines(gram)) <= 1).all()
+    np.testing.assert_allclose(cosines(gram), np.sign(gram), rtol=1e-12)
+
+
 def test_the_sign_is_that_of_agreement():
     assert gip([[1, 1], [1, 1]]) == cosines([[1, 1], [1, 1]])[0, 1] == mean_cosine(4.0, [1.0, 1.0]) == 1
     assert gip([[1, -1], [-1, 1]]) == cosines([[1, -1], [-1, 1]])[0, 1] == mean_cosine(0.0, [1.0, 1.0]) == -1

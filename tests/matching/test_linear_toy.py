@@ -84,6 +84,22 @@ def test_the_resting_point_is_the_minimum_below_the_limit_and_there_is_none_abov
             toy.rest(1.01 * limit)
 
 
+def test_at_the_limit_itself_there_is_no_minimum():
+    with pytest.raises(InputError, match="no minimum"):
+        HELPS.rest(HELPS.gamma_limit())
+
+
+def test_where_no_pair_curves_there_is_no_limit():
+    """Every second eigenvalue is 0 where both features tell the label for sure, with opposite signs."""
+    assert LinearToy(1, (-1, 1)).gamma_limit() == np.inf
+
+
+def test_the_limit_does_not_depend_on_the_spurious_features_sign():
+    for m, spurious in ((0.55, (1, 0.2)), (0.9, (0.8, -0.1, 0.3))):
+        mirrored = LinearToy(m, [-s for s in spurious])
+        assert mirrored.gamma_limit() == pytest.approx(LinearToy(m, spurious).gamma_limit(), rel=1e-12)
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.15, 0.3])
 def test_long_plain_descent_ends_there(gamma):
     weights = np.zeros(2)
@@ -176,6 +192,12 @@ def test_fish_runs_to_the_forecast():
     np.testing.assert_allclose(weights, HELPS.rest(0.25), atol=1e-9)
 
 
+def test_features_of_one_use_cross_at_gamma_0():
+    toy = LinearToy(0.5, (0.25, 0.75))
+    assert toy.gamma_flip() == 0
+    assert np.ptp(toy.rest(0)) == 0
+
+
 def test_of_the_figures_data_set_the_weights_cross_below_the_limit():
     assert HELPS.gamma_flip() == pytest.approx(0.2058, abs=1e-3)
     assert HELPS.gamma_flip() < HELPS.gamma_limit() == pytest.approx(0.3865, abs=1e-3)
@@ -228,7 +250,15 @@ def test_the_package_runs_on_it():
     assert vector(model).norm() > 0
 
 
-@pytest.mark.parametrize("bad", [(1.2, (0, 1)), (0.5, (0.1,)), (0.5, (0.1, 1.1)), (0.5, (0, 1), "me")])
+@pytest.mark.parametrize("invariant", [0, 1])
+def test_correlations_may_be_as_large_as_they_can(invariant):
+    toy = LinearToy(invariant, (-1, 1))
+    np.testing.assert_array_equal([toy.probabilities(s).sum() for s in toy.spurious], 1)
+
+
+@pytest.mark.parametrize(
+    "bad", [(1.2, (0, 1)), (-0.1, (0, 1)), (0.5, (0.1,)), (0.5, (0.1, 1.1)), (0.5, (-1.1, 0)), (0.5, (0, 1), "me")]
+)
 def test_what_is_no_toy_is_refused(bad):
     with pytest.raises(InputError, match="expected"):
         LinearToy(*bad)
