@@ -22,6 +22,9 @@ NOTEBOOKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "notebooks").
 AT_ONCE = ["-n", "2", "--dist", "loadfile"]
 ELSEWHERE = ["--ignore=tests/book", "--ignore=tests/browser", "--ignore=tests/wilds"]
 
+# A sample of flips and the fuzzer take minutes: `make test` has them, the edit loop does not.
+SLOWER = ["--ignore=tests/mutation", "--ignore=tests/abuse"]
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -45,8 +48,13 @@ STAGES = {
     ),
     "fast": Stage(
         1.5,
-        [["pytest", "-q", "tests", *ELSEWHERE, "-m", "not training and not browser and not packaging"]],
+        [["pytest", "-q", "tests", *ELSEWHERE, *SLOWER, "-m", "not training and not browser and not packaging"]],
         "mend the code or the test.",
+    ),
+    "lowest": Stage(
+        15,
+        [["pytest", "-q", "tests", *ELSEWHERE, *SLOWER, "-m", "not training and not browser and not packaging"]],
+        "raise the bound in pyproject.toml that is too low, then run `make lock`.",
     ),
     "unit": Stage(
         10,

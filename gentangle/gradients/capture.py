@@ -281,4 +281,5 @@ def _like(weights: Any, factor: Factor) -> torch.Tensor:
 
 
 def _expanded(value: Any, rows: int) -> Any:
-    return value.expand(rows, *value.shape[1:]) if isinstance(value, torch.Tensor) and len(value) == 1 else value
+    alike = isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == 1
+    return value.expand(rows, *value.shape[1:]) if alike else value

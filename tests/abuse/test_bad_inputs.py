@@ -1,5 +1,6 @@
 """Bad inputs, part by part: each ends in status 2, or an :class:`gentangle.InputError`, with exactly this message."""
 
+import copy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -1023,7 +1024,9 @@ def test_a_command_ends_in_one_line(bad, tmp_path, tiny_policy, monkeypatch, cap
     from gentangle.alignment import policy
 
     real = policy.load_policy
-    monkeypatch.setattr(policy, "load_policy", lambda name=None, *more: real(name, *more) if name else tiny_policy)
+    # A copy: --chat-template sets the tokenizer's own, and the fixture is the whole session's.
+    own = (tiny_policy[0], copy.deepcopy(tiny_policy[1]))
+    monkeypatch.setattr(policy, "load_policy", lambda name=None, *more: real(name, *more) if name else own)
     monkeypatch.setenv("GENTANGLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(ROOT)

@@ -127,6 +127,12 @@ def test_of_a_module_without_a_rule_what_has_rows_is_taken_row_by_row(scalars, t
     torch.testing.assert_close(found, expected, rtol=tolerance.identity, atol=tolerance.identity)
 
 
+def test_a_number_for_all_rows_has_no_first_dimension(tolerance):
+    model, share = Weighted().double(), torch.tensor([1.0, 2.0, -3.0, 0.5], dtype=torch.float64)
+    power = torch.tensor(1.5, dtype=torch.float64)
+    assert_equal_to_the_oracle(model, lambda m: m(ROWS, power, share, scale=share + 1).sum(1), tolerance.gram)
+
+
 def test_a_layer_that_is_sharded_keeps_its_rule():
     """fully_shard makes a class of two bases; any other subclass may compute something else."""
     sharded = type("FSDPLinear", (type("FSDPModule", (), {}), nn.Linear), {})
