@@ -51,7 +51,8 @@ class EntanglementCallback(TrainerCallback):
 
     - ``cosine``, ``inner_over_chosen``, ``inner_over_rejected``: the inner product over the norms, over the
       squared norm of chosen, over that of rejected;
-    - ``intended``, ``both_up``, ``both_down``, ``reversed``: share of pairs in each case, this pair by SGD;
+    - ``intended``, ``both_up``, ``both_down``, ``reversed``: share, of the pairs that have a forecast, in each case,
+      this pair by SGD; a pair that does not move is in none;
     - ``undefined``: share of pairs without a forecast, because a slope of the loss is 0 or no slope exists; where it is
       0 a DPOTrainer's pairs get norms and cosine from unit cotangents, by one more pass (not for a sharded model);
     - ``band_distance``: how far the slopes lie outside the disentanglement band;

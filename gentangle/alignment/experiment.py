@@ -165,7 +165,7 @@ def _watchers(
 
 
 def at_size(recipe: PreferenceRecipe, *, sft_steps: int, tracked_pairs: int, gram_pairs: int) -> PreferenceRecipe:
-    """The recipe with a profile's sizes; at the cpu profile's they are the recipe's own."""
+    """The recipe with a profile's sizes in place of its own."""
     measure = Measure(recipe.measure.forecast_every, recipe.measure.track_every, tracked_pairs, gram_pairs)
     return replace(recipe, supervised=replace(recipe.supervised, steps=sft_steps), measure=measure)
 

@@ -19,17 +19,21 @@ def adam_preconditioner(optimizer: Any, model: "torch.nn.Module") -> "dict[str, 
         model: whose trainable parameters it steps.
 
     Returns:
-        Tensors of the parameters' shapes, or None where the optimizer keeps no second moment of that kind, or the
-        parameters are sharded.
+        Tensors of the parameters' shapes, or None where the optimizer steps by another rule (AMSGrad, NAdam and RAdam
+        too), or the parameters are sharded.
 
     Source: Kingma and Ba, arXiv 1412.6980, Algorithm 1.
     """
+    import torch
+
     inner, found = getattr(optimizer, "optimizer", optimizer), {}
+    if not isinstance(inner, torch.optim.Adam | torch.optim.AdamW):
+        return None
     names = {id(p): name for name, p in trainable_parameters(model).items()}
     for group in inner.param_groups:
         for p in (p for p in group["params"] if id(p) in names):
             state = inner.state.get(p, {})
-            if "exp_avg_sq" not in state or hasattr(p, "full_tensor"):
+            if "exp_avg_sq" not in state or group["amsgrad"] or hasattr(p, "full_tensor"):
                 return None
             unbiased = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
             found[names[id(p)]] = 1 / (unbiased.sqrt() + group["eps"])

@@ -1,5 +1,7 @@
 """Adam's own diagonal: with it the plain gradient is the step that Adam takes before it has a memory."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -32,9 +34,21 @@ def test_without_momentum_the_step_is_the_diagonal_times_the_gradient(kind, tole
         torch.testing.assert_close(step[name], -1e-3 * diagonal[name] * p.grad, rtol=1e-8, atol=tolerance.identity)
 
 
-def test_another_optimizer_has_none():
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(torch.optim.SGD, momentum=0.9),
+        torch.optim.RMSprop,
+        partial(torch.optim.AdamW, amsgrad=True),
+        torch.optim.NAdam,
+        torch.optim.RAdam,
+    ],
+    ids=["SGD", "RMSprop", "AMSGrad", "NAdam", "RAdam"],
+)
+def test_another_rule_has_none(make):
+    """Some of them keep a second moment under Adam's name for it."""
     model, x = small()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = make(model.parameters(), lr=0.1)
     model(x).sum().backward()
     optimizer.step()
     assert adam_preconditioner(optimizer, model) is None
