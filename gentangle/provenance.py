@@ -5,7 +5,6 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -34,15 +33,13 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def provenance(
-    *, seed: int | None, data: str | None, device: str = "cpu", command: Sequence[str] | None = None
-) -> dict[str, Any]:
+def provenance(*, seed: int | None, data: str | None, device: str = "cpu") -> dict[str, Any]:
     """All that says where a result came from, ready for JSON; ``data`` is the data's hash."""
     from gentangle import __version__
     from gentangle.profiles import profile
 
     return {
-        "command": shlex.join(command or [Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "seed": seed,
         "profile": profile().name,
         "gentangle": __version__,

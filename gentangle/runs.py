@@ -1,6 +1,5 @@
 """One directory a long run: config.json, provenance.json, metrics.jsonl, and the record made of them."""
 
-import hashlib
 import io
 import json
 import math
@@ -164,8 +163,3 @@ def rounded(value: Any, digits: int = 5) -> Any:
     if isinstance(value, list | tuple):
         return [rounded(item, digits) for item in value]
     return value
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gentangle.errors import InputError
-from gentangle.runs import RECORD_LIMIT, RunDirectory, file_hash, rounded, write_record
+from gentangle.runs import RECORD_LIMIT, RunDirectory, rounded, write_record
 
 CONFIG = {"seed": 0, "forms": ("one", "two")}
 
@@ -121,11 +121,6 @@ def test_the_limit_is_in_bytes_not_characters(tmp_path):
 )
 def test_rounded(value, expected):
     assert rounded(value) == expected
-
-
-def test_file_hash(tmp_path):
-    (tmp_path / "x").write_bytes(b"abc")
-    assert file_hash(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_second_process_is_told_that_the_run_is_being_made(tmp_path):

@@ -72,7 +72,6 @@ def save_figure(
     *,
     alt: str,
     seed: int | None = None,
-    data: str | None = None,
     size: tuple[float, float] | None = None,
     origin: dict[str, Any] | None = None,
 ) -> ShownFigure:
@@ -85,7 +84,7 @@ def save_figure(
         name: small letters, digits and hyphens.
         draw: draws on an empty figure; called once a theme, so it draws from data and does not compute.
         alt: what the picture shows, in a sentence, for those who do not see it.
-        seed, data: of the numbers drawn, for the provenance.
+        seed: of the numbers drawn, for the provenance.
         size: inches, the style's own where it is left out.
         origin: provenance of a stored record that is drawn, in place of this process's own.
 
@@ -108,7 +107,7 @@ def save_figure(
             finally:
                 plt.close(figure)
         pictures[theme] = buffer.getvalue()
-    made = origin or provenance(seed=seed, data=data)
+    made = origin or provenance(seed=seed, data=None)
     folder = Path(os.environ.get("GENTANGLE_FIGURES") or cache_dir() / "figures")
     for theme, picture in pictures.items():
         write_atomic(folder / f"{name}.{theme}.png", picture)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gentangle.errors import InputError
-from gentangle.gradients.oracle import jacobian, trainable_parameters, whole
+from gentangle.gradients.oracle import trainable_parameters, whole
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +84,3 @@ def sgd_forecast(gram: np.ndarray, loss_slopes: np.ndarray, eta: float) -> np.nd
             f"A Gram matrix of shape {matrix.shape} and slopes of shape {slopes.shape} do not fit: (n, n) and (n,)."
         )
     return -eta * slopes @ matrix
-
-
-__all__ = ["jacobian", "parameter_step", "sgd_forecast", "snapshot", "step_forecast"]
