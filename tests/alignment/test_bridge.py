@@ -80,7 +80,7 @@ def order_of(errors, rates):
     return np.polyfit(np.log(rates), np.log(errors), 1)[0]
 
 
-RATES = np.array([0.04, 0.02, 0.01, 0.005])
+RATES = np.array([0.01, 0.005, 0.0025, 0.00125])
 
 
 @given(seed=seeds)

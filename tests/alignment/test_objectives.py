@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sympy as sp
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gentangle import OBJECTIVES, InputError, Objective, objective
@@ -145,6 +145,9 @@ def odds(logp):
 @given(a=log_prob, b=log_prob)
 @settings(max_examples=50, deadline=None)
 def test_loss_and_slopes_are_those_of_the_paper(name, a, b):
+    margin = (a - PAIR["ref_chosen"]) - (b - PAIR["ref_rejected"])
+    kink = {"slic-hf": a - b - 1, "hinge": margin - 10}.get(name, 1.0)
+    assume(abs(kink) > 1e-9)  # within rounding of a kink the definition and the hand may be on different sides of it
     loss, (d_chosen, d_rejected) = objective(name)(a, b, **PAIR), objective(name).slopes(a, b, **PAIR)
     given = (a, b, *PAIR.values())
     with np.errstate(over="ignore", divide="ignore"):
