@@ -394,10 +394,10 @@ def _claims(given: argparse.Namespace) -> None:
         from gentangle.alignment.records import load_records
         from gentangle.alignment.theory_verdicts import theory_verdicts
         from gentangle.alignment.verdicts import run_verdicts
-        from gentangle.matching import theory_verdicts as matching_theory
+        from gentangle.matching.theory_verdicts import matching_theory_verdicts
         from gentangle.provenance import provenance
 
-        theory = theory_verdicts() | matching_theory.theory_verdicts(given.update)
+        theory = theory_verdicts() | matching_theory_verdicts(given.update)
         found = [(theory, provenance(seed=0, data=None))]
         for path in given.recipe:
             if _is_matching(path):

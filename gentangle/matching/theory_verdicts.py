@@ -24,7 +24,7 @@ from gentangle.matching.smooth_fish import smooth_fish_gradient
 Verdict = tuple[str, str]
 
 
-def theory_verdicts(results: Path) -> dict[str, Verdict]:
+def matching_theory_verdicts(results: Path) -> dict[str, Verdict]:
     """Status and measured figure by the claim's id; ``results`` holds the record ``fish_step.json``.
 
     Raises:
