@@ -1,6 +1,7 @@
 """Serving a folder, finding a Chromium, and what opening a page tells."""
 
 import os
+import re
 import shutil
 import statistics
 import threading
@@ -49,6 +50,17 @@ def book_pages() -> list[str]:
     return sorted(set(pages) - {"index.html"}) or [""]
 
 
+LOADS = re.compile(r'<(?:script|link)\b[^>]*?(?:src|href)="([^"?]+\.(?:js|css))[?"]')
+
+
+def pages_of_each_kind() -> list[str]:
+    """One page for each set of scripts and style sheets that pages of the built book load."""
+    kinds: dict[frozenset[str], str] = {}
+    for name in filter(None, book_pages()):
+        kinds.setdefault(frozenset(LOADS.findall((BOOK / name).read_text("utf-8"))), name)
+    return sorted(kinds.values()) or [""]
+
+
 class _QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *arguments: object) -> None:
         pass
@@ -67,25 +79,25 @@ def serve(folder: Path) -> Iterator[str]:
 
 @dataclass
 class Visit:
-    """What opening a page did and showed."""
+    """What opening a page, and changing the theme of the system, did and showed."""
 
     outside: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
-    theme: str = ""
+    themes: dict[str, str] = field(default_factory=dict)
     formulas: int = 0
     typeset: int = 0
     formula_errors: list[str] = field(default_factory=list)
     images_without_alt: list[str] = field(default_factory=list)
     mounts: list[str] = field(default_factory=list)
-    overflow: dict[int, str] = field(default_factory=dict)
+    overflow: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
 WIDTHS = (320, 1600)
+THEMES = ("light", "dark")
 
 FACTS = """() => {
   const texts = (query) => [...document.querySelectorAll(query)].map((node) => node.outerHTML.slice(0, 120));
   return {
-    theme: document.documentElement.dataset.theme || "",
     formulas: document.querySelectorAll(".math.notranslate, .amsmath").length,
     typeset: document.querySelectorAll("mjx-container").length,
     formula_errors: texts("mjx-container [data-mjx-error], mjx-merror, mjx-container [data-mml-node=merror]"),
@@ -131,6 +143,22 @@ def settle(page) -> None:
     )
     if page.locator(".math.notranslate, .amsmath").count():
         page.evaluate("async () => { await window.MathJax.startup.promise; }")
+
+
+# Takes colours that fade to their ends: one that a part of the page inherits begins to fade when its parent's is there.
+FADED = """() => {
+  const fading = () => document.getAnimations().filter((animation) => animation instanceof CSSTransition);
+  for (let depth = 0; depth < 9 && fading().length; depth++) fading().forEach((animation) => animation.finish());
+}"""
+
+
+def change_theme(page, theme: str) -> str:
+    """Change the theme of the system under an open page, and return the theme that the page has when it follows."""
+    page.emulate_media(color_scheme=theme)
+    follows = "(theme) => document.documentElement.dataset.theme === theme"
+    page.wait_for_function(follows, arg=theme, polling=20, timeout=15_000)
+    page.evaluate(FADED)
+    return page.evaluate("() => document.documentElement.dataset.theme")
 
 
 WIDGET_PAGE = """<!doctype html><html lang="en" data-theme="{theme}"><meta charset="utf-8"><title>widget</title>

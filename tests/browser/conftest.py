@@ -9,7 +9,21 @@ import pytest
 # pytest's importlib mode puts no test folder on the path; the tests of this folder share browsing.py.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from browsing import BOOK, CHROMIUM_FLAGS, FACTS, OVERFLOW, WIDTHS, Visit, find_chromium, missing, serve, settle, watch
+from browsing import (
+    BOOK,
+    CHROMIUM_FLAGS,
+    FACTS,
+    OVERFLOW,
+    THEMES,
+    WIDTHS,
+    Visit,
+    change_theme,
+    find_chromium,
+    missing,
+    serve,
+    settle,
+    watch,
+)
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +48,13 @@ def book_address() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def visit(browser):
-    """Function of (base address, page, theme) that opens the page once and remembers what it saw."""
+    """Function of (base address, page, first theme) that opens the page once and remembers what it saw.
+
+    Formulas take most of the time: for the other theme the page stays open, and the system's theme changes.
+    """
     seen: dict[tuple[str, str, str], Visit] = {}
 
-    def open_page(base: str, name: str, theme: str) -> Visit:
+    def open_page(base: str, name: str, theme: str = "light") -> Visit:
         if (base, name, theme) not in seen:
             page = browser.new_page(color_scheme=theme, viewport={"width": 1200, "height": 900})
             record = watch(page, base)
@@ -45,9 +62,11 @@ def visit(browser):
             settle(page)
             for key, value in page.evaluate(FACTS).items():
                 setattr(record, key, value)
-            for width in WIDTHS:
-                page.set_viewport_size({"width": width, "height": 900})
-                record.overflow[width] = page.evaluate(OVERFLOW)
+            for shown in sorted(THEMES, key=theme.__ne__):
+                record.themes[shown] = change_theme(page, shown)
+                for width in WIDTHS:
+                    page.set_viewport_size({"width": width, "height": 900})
+                    record.overflow[shown, width] = page.evaluate(OVERFLOW)
             page.close()
             seen[base, name, theme] = record
         return seen[base, name, theme]

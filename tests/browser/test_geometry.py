@@ -26,9 +26,13 @@ MODULE = GradientGeometry.module
 SLIDERS = ("chosen_norm", "rejected_norm", "angle", "ratio", "eta")
 
 
-@pytest.fixture(params=["http", "file"])
+#: From a server and from the file system, for what depends on how the files are loaded; all else needs only one.
+EITHER_WAY = pytest.mark.parametrize("base", ["http", "file"], indirect=True)
+
+
+@pytest.fixture
 def base(request, tmp_path):
-    if request.param == "file":
+    if getattr(request, "param", "file") == "file":
         yield tmp_path.as_uri() + "/"
     else:
         yield from serve(tmp_path)
@@ -70,12 +74,14 @@ def choose(page, menu: str, value: str) -> None:
     page.locator(f"select[name={menu}]").select_option(value)
 
 
+@EITHER_WAY
 def test_first_seen_are_the_defaults(page):
     assert page.locator(".gt-still").count() == 0
     assert_equal_to_python(page)
     assert shown(page)["case"] == conditions.BOTH_DOWN
 
 
+@EITHER_WAY
 def test_worked_example(page):
     # |w| = 1, |l| = 2, cos = 1: <w,l> = 2 and the changes are -1 and -2.
     press(page, "angle", "Home")
@@ -299,6 +305,7 @@ def test_head_of_an_arrow_can_be_dragged(page):
     assert_equal_to_python(page, angle=angle, rejected_norm=length)
 
 
+@EITHER_WAY
 def test_two_widgets_of_a_page_do_not_share_their_state(browser, base, tmp_path):
     write_widget_page(tmp_path / "page.html", GradientGeometry(), GradientGeometry(angle=90.0))
     page = browser.new_page()
@@ -313,6 +320,7 @@ def test_two_widgets_of_a_page_do_not_share_their_state(browser, base, tmp_path)
     assert cases == [conditions.INTENDED, conditions.INTENDED]
 
 
+@EITHER_WAY
 def test_picture_stays_where_no_script_runs(browser, base, tmp_path):
     write_widget_page(tmp_path / "page.html", GradientGeometry())
     assert "both down" in picture_without_script(browser, base + "page.html")
@@ -323,6 +331,7 @@ def test_picture_of_two_domains_stays_where_no_script_runs(browser, base, tmp_pa
     assert "one loss rises" in picture_without_script(browser, base + "page.html")
 
 
+@EITHER_WAY
 def test_module_that_fails_leaves_the_picture(browser, base, tmp_path):
     write_widget_page(tmp_path / "page.html", GradientGeometry())
     (tmp_path / source_name(MODULE)).write_text(f"window.gentangleSources = {json.dumps({MODULE: 'not a module ('})};")

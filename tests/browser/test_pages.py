@@ -1,21 +1,14 @@
-"""Every page of the built book in a real browser, light and dark."""
+"""Every page of the built book in a real browser, light and then dark."""
 
 import pytest
-from browsing import BOOK, WIDTHS, book_pages, quiet_page, settle, watch
+from browsing import BOOK, THEMES, WIDTHS, book_pages, pages_of_each_kind, quiet_page, settle, watch
 
 pytestmark = pytest.mark.browser
 
-THEMES = ("light", "dark")
-
-
-@pytest.fixture(params=THEMES)
-def theme(request):
-    return request.param
-
 
 @pytest.fixture(params=book_pages())
-def shown(request, theme, book_address, visit):
-    return visit(book_address, request.param, theme)
+def shown(request, book_address, visit):
+    return visit(book_address, request.param)
 
 
 def test_asks_no_other_host(shown):
@@ -26,8 +19,8 @@ def test_console_is_quiet(shown):
     assert shown.complaints == []
 
 
-def test_follows_the_theme_of_the_system(shown, theme):
-    assert shown.theme == theme
+def test_follows_the_theme_of_the_system(shown):
+    assert shown.themes == {theme: theme for theme in THEMES}
 
 
 def test_every_formula_is_typeset(shown):
@@ -43,17 +36,29 @@ def test_every_widget_mounts(shown):
     assert set(shown.mounts) <= {"yes"}
 
 
+@pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_does_not_scroll_sideways(shown, width):
-    assert shown.overflow[width] == ""
+def test_does_not_scroll_sideways(shown, theme, width):
+    assert shown.overflow[theme, width] == ""
 
 
-@pytest.mark.parametrize("name", book_pages())
-def test_works_from_the_file_system(name, book_address, visit):
-    shown = visit(BOOK.as_uri() + "/", name, "light")
+def assert_works(shown):
     assert (shown.outside, shown.complaints, shown.formula_errors) == ([], [], [])
     assert set(shown.mounts) <= {"yes"}
     assert shown.typeset >= shown.formulas
+
+
+@pytest.mark.parametrize("name", pages_of_each_kind())
+def test_works_from_the_file_system(name, book_address, visit):
+    """test_links.py has the links of every page; what may be refused there is a script or a style sheet."""
+    assert_works(visit(BOOK.as_uri() + "/", name))
+
+
+@pytest.mark.parametrize("name", pages_of_each_kind())
+def test_is_dark_from_the_start(name, book_address, visit):
+    shown = visit(book_address, name, "dark")
+    assert_works(shown)
+    assert shown.themes == {theme: theme for theme in THEMES}
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
@@ -70,7 +75,7 @@ def test_entrance_leads_to_the_first_page(browser, book_address, scheme):
 
 
 def test_some_page_has_formulas_and_some_page_a_widget(book_address, visit):
-    shown = [visit(book_address, name, "light") for name in book_pages()]
+    shown = [visit(book_address, name) for name in book_pages()]
     assert any(page.typeset for page in shown)
     assert any(page.mounts for page in shown)
 
