@@ -47,6 +47,13 @@ def tiny_pairs():
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.hookimpl(trylast=True)  # of the tests that are left
+def pytest_collection_modifyitems(items):
+    """What takes longest comes first: files with tests that train or open a browser."""
+    slow = {item.path for item in items if {"training", "browser"} & {mark.name for mark in item.iter_markers()}}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def load_script():
     """Load a file of the repository as the module of its stem; Sphinx and dataclasses look it up in sys.modules.

@@ -17,10 +17,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg"]
-NOTEBOOKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "notebooks").glob("*.ipynb")) or ["notebooks"]
-# Two files at once. Threads that wait must not spin: both processes may have as many as there are cores.
-AT_ONCE = ["-n", "2", "--dist", "loadfile"]
+# The slowest first, so that both processes end together.
+SLOWEST = ["07_tweets", "11_pretrained", "08_objectives_run", "16_one_matrix", "10_mitigations_run", "14_digits"]
+NOTEBOOKS = sorted(
+    (str(path.relative_to(ROOT)) for path in (ROOT / "notebooks").glob("*.ipynb")),
+    key=lambda name: SLOWEST.index(Path(name).stem) if Path(name).stem in SLOWEST else len(SLOWEST),
+) or ["notebooks"]
+# Two files at once, in the order that they are given in (tests/conftest.py has the slow ones first).
+AT_ONCE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+# Files of which one takes longer than the others together: two tests at once, of any file.
+TESTS_AT_ONCE = ["-n", "2", "--dist", "worksteal"]
 ELSEWHERE = ["--ignore=tests/book", "--ignore=tests/browser", "--ignore=tests/wilds"]
+
+PACKAGING = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "tests").rglob("test_*.py")
+    if "mark.packaging" in path.read_text("utf-8")
+)
 
 # A sample of flips and the fuzzer take minutes: `make test` has them, the edit loop does not.
 SLOWER = ["--ignore=tests/mutation", "--ignore=tests/abuse"]
@@ -68,7 +81,7 @@ STAGES = {
     ),
     "wilds": Stage(
         6,
-        [["make", "--no-print-directory", ".venv/wilds/.installed"], ["pytest", "-q", "tests/wilds"]],
+        [["make", "--no-print-directory", ".venv/wilds/.installed"], ["pytest", "-q", *TESTS_AT_ONCE, "tests/wilds"]],
         "mend the code or the test; the packages of requirements/wilds.txt need a network once.",
         packages=".venv/wilds",
     ),
@@ -79,7 +92,7 @@ STAGES = {
     ),
     "packaging": Stage(
         4,
-        [["pytest", "-q", "tests", "-m", "packaging"]],
+        [["pytest", "-q", *AT_ONCE, *PACKAGING, "-m", "packaging"]],
         "mend pyproject.toml, or environment.yml by `make lock`; these tests need a network.",
     ),
 }
@@ -126,7 +139,8 @@ def run(name: str, counts: Counter[str], slow: list[tuple[float, str]]) -> int:
     if STAGES[name].packages:
         environment["PYTHONPATH"] = str(ROOT / STAGES[name].packages)
     for tool, *arguments in STAGES[name].commands:
-        own = environment | ({"OMP_WAIT_POLICY": "PASSIVE"} if "-n" in arguments else {})
+        # Of two processes each has one core: more threads in each would wait for one another.
+        own = environment | ({"OMP_THREAD_LIMIT": "1"} if "-n" in arguments else {})
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.xml"
             if tool == "pytest":
