@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from gentangle.atomic import write_atomic
 from gentangle.cache import cache_dir
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 from gentangle.release import Release
 
 RELEASE = Release(
@@ -88,8 +88,7 @@ def load(domain: str) -> list[RatedText]:
     Raises:
         InputError: an unknown domain, or a file that is missing or not the one that was published.
     """
-    if domain not in DOMAINS:
-        raise InputError(f"Unknown domain {domain!r}. {nearest(domain, DOMAINS)}")
+    one_of(domain, DOMAINS, f"Unknown domain {domain!r}.")
     path = folder() / DOMAINS[domain][0]
     if not path.exists():
         raise InputError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gentangle.atomic import write_atomic, write_json
-from gentangle.errors import InputError
+from gentangle.errors import InputError, first_line
 
 RECORD_LIMIT = 200_000
 LOCK = "lock"
@@ -110,8 +110,7 @@ class RunDirectory:
         try:
             return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
         except Exception as error:  # torch raises by what it stumbles over
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"{path} is no checkpoint of a run ({reason}): remove {self.path}.") from error
+            raise InputError(f"{path} is no checkpoint of a run ({first_line(error)}): remove {self.path}.") from error
 
     @property
     def metrics(self) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 
 #: Whole numbers are below it, so that each library below takes them; floats are below what float32 holds.
 LARGEST = {int: 2**31, float: 1e38}
@@ -103,8 +103,7 @@ def build(kind: type, given: Any, where: str) -> Any:
         raise InputError(f"{where} holds {given!r}, expected keys and values.")
     known = {f.name: f for f in fields(kind)}
     for key in given:
-        if key not in known:
-            raise InputError(f"{where}: unknown key {key!r}. {nearest(str(key), known)}")
+        one_of(key, known, f"{where}: unknown key {key!r}.")
     for name, f in known.items():
         if name not in given and f.default is MISSING and f.default_factory is MISSING:
             raise InputError(f"{where}: the key {name!r} is missing.")

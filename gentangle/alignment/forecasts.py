@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from gentangle.alignment.conditions import case
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 
 FORECASTS = ("pair", "batch", "step")
 PRECONDITIONED = ("preconditioned_pair", "preconditioned_batch")
@@ -59,9 +59,7 @@ def agreement(
     Raises:
         InputError: an unknown forecast or side, or no change that counts.
     """
-    known = FORECASTS + PRECONDITIONED
-    if forecast not in known:
-        raise InputError(f"Unknown forecast {forecast!r}. {nearest(forecast, known)}")
+    one_of(forecast, FORECASTS + PRECONDITIONED, f"Unknown forecast {forecast!r}.")
     predicted = _of_side([row["forecast"][forecast] for row in rows], side)
     measured = _of_side([row["measured"] for row in rows], side)
     counted = (np.abs(measured) >= noise_floor) & np.isfinite(predicted)
@@ -86,6 +84,6 @@ def measured_cases(rows: Sequence[Mapping[str, Any]], noise_floor: float) -> np.
 def _of_side(values: Sequence[Sequence[float]], side: str | None) -> np.ndarray:
     """Values of batches, 2P each with the chosen ones first, as one array of the side asked for."""
     halves = {"chosen": slice(0, 1), "rejected": slice(1, 2), None: slice(0, 2)}
-    if side not in halves:
-        raise InputError(f"Unknown side {side!r}. {nearest(str(side), ('chosen', 'rejected'))}")
+    if side is not None:
+        one_of(side, ("chosen", "rejected"), f"Unknown side {side!r}.")
     return np.concatenate([np.reshape(np.array(v, dtype=float), (2, -1))[halves[side]].ravel() for v in values])

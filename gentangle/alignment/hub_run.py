@@ -25,7 +25,7 @@ from gentangle.alignment.policy import PLAIN_TEMPLATE, load_policy, save_policy
 from gentangle.alignment.preference import sentiment_pairs, split_opinions
 from gentangle.alignment.recipes import HubData, HubRecipe, Stage
 from gentangle.alignment.scale import adapter, check_memory, own_reference
-from gentangle.errors import InputError
+from gentangle.errors import InputError, first_line
 from gentangle.provenance import provenance
 from gentangle.rated_texts import load
 from gentangle.runs import RunDirectory
@@ -114,8 +114,7 @@ def check_machine(recipe: HubRecipe, state: PartialState) -> None:
 
 
 def _nothing(kind: str, name: str, error: Exception, instead: str) -> InputError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return InputError(f"No {kind} at {name!r} ({reason}): give {instead}, or a hub name where a network is.")
+    return InputError(f"No {kind} at {name!r} ({first_line(error)}): give {instead}, or a hub name where a network is.")
 
 
 def load_pairs(data: HubData) -> tuple[Any, int]:
@@ -129,8 +128,9 @@ def load_pairs(data: HubData) -> tuple[Any, int]:
     except InputError:
         raise
     except Exception as error:  # datasets, pyarrow and TRL raise by what they stumble over
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{data.source} holds no pairs that TRL can read ({reason}): try diagnose on it.") from error
+        raise InputError(
+            f"{data.source} holds no pairs that TRL can read ({first_line(error)}): try diagnose on it."
+        ) from error
 
 
 def _pairs(data: HubData) -> tuple[Any, int]:

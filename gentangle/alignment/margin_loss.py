@@ -23,7 +23,7 @@ from gentangle.alignment.symbols import (
     REF_REJECTED,
     log_odds,
 )
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 
 DATA_SYMBOLS = (LOGP_CHOSEN, LOGP_REJECTED, REF_CHOSEN, REF_REJECTED, LEN_CHOSEN, LEN_REJECTED)
 
@@ -129,8 +129,7 @@ class Objective:
         values = {"ref_chosen": 0.0, "ref_rejected": 0.0, "len_chosen": 1.0, "len_rejected": 1.0}
         values |= {symbol.name: value for symbol, value in self.defaults.items()}
         for name in given:
-            if name not in values:
-                raise InputError(f"{self.title} has no argument {name!r}. {nearest(name, values)}")
+            one_of(name, values, f"{self.title} has no argument {name!r}.")
         values |= given
         for name, (accepts, expected) in _RANGES.items():
             if name in values and not _all(accepts(values[name])):

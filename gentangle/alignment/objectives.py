@@ -34,7 +34,7 @@ from gentangle.alignment.symbols import (
     min0,
     sigmoid,
 )
-from gentangle.errors import InputError, nearest
+from gentangle.errors import one_of
 
 # What the rows share: log-ratios to the reference, per token or not, and the reference's part of DPO's margin.
 _RATIO_W, _RATIO_L = LOGP_CHOSEN - REF_CHOSEN, LOGP_REJECTED - REF_REJECTED
@@ -291,6 +291,5 @@ def objective(name: str) -> Objective:
     >>> objective("dpo").d_chosen == objective("dpo").d_rejected
     True
     """
-    if name not in OBJECTIVES:
-        raise InputError(f"Unknown objective {name!r}. {nearest(name, OBJECTIVES)}")
+    one_of(name, OBJECTIVES, f"Unknown objective {name!r}.")
     return OBJECTIVES[name]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gentangle import smollm2
 from gentangle.alignment.preference import Pair
-from gentangle.errors import InputError
+from gentangle.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -72,9 +72,8 @@ def load_policy(
         ids, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
         tokenizer("a")  # what its settings do not let it do shows here
     except Exception as error:  # of a broken file transformers raises whatever the reader of that file does
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"No model at {str(name)!r} ({reason}): give a folder, or a hub name where a network is."
+            f"No model at {str(name)!r} ({first_line(error)}): give a folder, or a hub name where a network is."
         ) from error
     if ids >= rows:
         raise InputError(f"The tokenizer at {str(name)!r} has the token {ids}, the model {rows}: they do not fit.")
@@ -107,8 +106,7 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
     try:
         return PeftModel.from_pretrained(model, folder, is_trainable=True)
     except Exception as error:  # as above, of PEFT
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"No adapter for this model at {str(folder)!r} ({reason}).") from error
+        raise InputError(f"No adapter for this model at {str(folder)!r} ({first_line(error)}).") from error
 
 
 def fresh_copy(model: "GPT2LMHeadModel") -> "GPT2LMHeadModel":

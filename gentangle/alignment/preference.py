@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 from gentangle.rated_texts import RatedText
 
 #: Form -> what follows the sentiment word in both responses. ``None``: a text of its own for each pair.
@@ -78,8 +78,7 @@ def sentiment_pairs(texts: Sequence[RatedText], form: str, neutral: Sequence[Rat
     >>> sentiment_pairs([RatedText("1", 2.5, "Yay.")], "short-suffix", [])[0]
     Pair(prompt='Yay. The sentiment of the text is', chosen=' positive sentiment', rejected=' negative sentiment')
     """
-    if form not in FORMS:
-        raise InputError(f"Unknown form {form!r}. {nearest(form, FORMS)}")
+    one_of(form, FORMS, f"Unknown form {form!r}.")
     suffix = FORMS[form]
     suffixes = [suffix] * len(texts) if suffix is not None else _continuations(len(texts), neutral, seed)
     return [

@@ -9,7 +9,7 @@ from typing import Any
 from gentangle.alignment import review_pairs
 from gentangle.alignment.objectives import objective
 from gentangle.alignment.preference import FORMS
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 from gentangle.settings import at_least_1, build, check_name, read_yaml
 
 
@@ -206,8 +206,7 @@ def load_recipe(path: str | Path) -> Recipe:
 def recipe_from(given: Mapping[str, Any], where: str) -> Recipe:
     """The recipe in a mapping, as :func:`load_recipe` reads it; ``where`` names it in messages."""
     kind = given.get("kind")
-    if str(kind) not in _KINDS:
-        raise InputError(f"{where}: kind is {kind!r}. {nearest(str(kind), _KINDS)}")
+    one_of(str(kind), _KINDS, f"{where}: kind is {kind!r}.")
     recipe: Recipe = build(_KINDS[str(kind)], {k: v for k, v in given.items() if k != "kind"}, where)
     check_name(recipe.name, where)
     if isinstance(recipe, BaseRecipe):
@@ -229,7 +228,7 @@ def recipe_from(given: Mapping[str, Any], where: str) -> Recipe:
             check_name(name, where)
             build(PreferenceRecipe, asdict(changed), f"{where}: changes: {name}" if recipe.changes else where)
             objective(changed.objective)
-            _known_form(form, where)
+            one_of(form, (*FORMS, *review_pairs.FORMS), f"{where}: unknown form {form!r}.")
         _no_loss_type(recipe.preference, where)
         if recipe.objectives and len(recipe.forms) != 1:
             raise InputError(f"{where}: objectives are compared on one form, got {len(recipe.forms)} forms.")
@@ -252,9 +251,3 @@ def _check_hub(recipe: HubRecipe, where: str) -> None:
 def _no_loss_type(stage: Stage, where: str) -> None:
     if "loss_type" in stage.extra:
         raise InputError(f"{where}: preference: loss_type is given, but the objective names the loss: leave it out.")
-
-
-def _known_form(form: str, where: str) -> None:
-    known = (*FORMS, *review_pairs.FORMS)
-    if form not in known:
-        raise InputError(f"{where}: unknown form {form!r}. {nearest(str(form), known)}")

@@ -22,7 +22,7 @@ from gentangle.alignment.callback import NO_SLOPE, EntanglementCallback, causal_
 from gentangle.alignment.objective_trainer import ObjectiveTrainer
 from gentangle.alignment.objectives import objective
 from gentangle.alignment.remedies import REMEDIES
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 from gentangle.gradients.capture import Capture
 from gentangle.gradients.fused_head import FusedHead
 from gentangle.gradients.oracle import trainable_parameters
@@ -97,8 +97,7 @@ class ReweightedTrainer(RowGradientTrainer):
     reads_gram = True
 
     def __init__(self, *args: Any, remedy: str, **more: Any) -> None:
-        if remedy not in REMEDIES:
-            raise InputError(f"No remedy is called {remedy!r}. {nearest(remedy, REMEDIES)}")
+        one_of(remedy, REMEDIES, f"No remedy is called {remedy!r}.")
         self.remedy = remedy
         super().__init__(*args, **more)
 
@@ -341,8 +340,7 @@ def remedy_trainer(name: str, settings: Mapping[str, Any]) -> tuple[Any, dict[st
     Raises:
         InputError: an unknown name.
     """
-    if name not in REMEDY_TRAINERS:
-        raise InputError(f"No remedy's trainer is called {name!r}. {nearest(name, REMEDY_TRAINERS)}")
+    one_of(name, REMEDY_TRAINERS, f"No remedy's trainer is called {name!r}.")
     own = {key: float(settings[key]) for key in _OWN_SETTINGS.get(name, ()) if key in settings}
     return partial(REMEDY_TRAINERS[name], **own), {key: value for key, value in settings.items() if key not in own}
 

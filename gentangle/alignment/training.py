@@ -19,7 +19,7 @@ from gentangle.alignment.objectives import objective
 from gentangle.alignment.policy import fresh_copy
 from gentangle.alignment.preference import Pair
 from gentangle.alignment.recipes import Stage
-from gentangle.errors import InputError
+from gentangle.errors import InputError, closest
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -179,13 +179,10 @@ def run_stage(
 def _known(config_class: Any, extra: dict[str, Any]) -> dict[str, Any]:
     from dataclasses import fields
 
-    from gentangle.errors import nearest
-
     names = [f.name for f in fields(config_class)]
     for name in extra:
         if name not in names:
-            close = nearest(name, names).split("Known:")[0].strip()
-            raise InputError(f"{config_class.__name__} of TRL has no setting {name!r}. {close}".strip())
+            raise InputError(f"{config_class.__name__} of TRL has no setting {name!r}. {closest(name, names)}".strip())
     return extra
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from gentangle.atomic import write_atomic
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 from gentangle.settings import build, load_yaml
 
 STATUSES = ("reproduced", "reproduced in part", "differs", "not run")
@@ -73,10 +73,8 @@ def load_claims(path: str | Path = LEDGER) -> list[Claim]:
     claims = [build(Claim, row, f"{path}, claim {number}") for number, row in enumerate(given, 1)]
     seen: set[str] = set()
     for claim in claims:
-        if claim.status not in STATUSES:
-            raise InputError(f"{path}: {claim.id} has status {claim.status!r}. {nearest(claim.status, STATUSES)}")
-        if claim.paper not in PAPERS:
-            raise InputError(f"{path}: {claim.id} names paper {claim.paper!r}. {nearest(claim.paper, PAPERS)}")
+        one_of(claim.status, STATUSES, f"{path}: {claim.id} has status {claim.status!r}.")
+        one_of(claim.paper, PAPERS, f"{path}: {claim.id} names paper {claim.paper!r}.")
         if not claim.test and claim.status != "not run":
             raise InputError(f"{path}: {claim.id} is {claim.status!r} and names no test: give the one that decides it.")
         if claim.id in seen:
@@ -107,10 +105,8 @@ def record_measurement(
         InputError: no such claim or status, or a claim without its test.
     """
     claims = {claim.id: claim for claim in load_claims(path)}
-    if claim_id not in claims:
-        raise InputError(f"The ledger has no claim {claim_id!r}. {nearest(claim_id, claims)}")
-    if status not in STATUSES:
-        raise InputError(f"Unknown status {status!r}. {nearest(status, STATUSES)}")
+    one_of(claim_id, claims, f"The ledger has no claim {claim_id!r}.")
+    one_of(status, STATUSES, f"Unknown status {status!r}.")
     if not claims[claim_id].test and status != "not run":
         raise InputError(f"{path}: {claim_id} names no test: give the one that decides {status!r}.")
     claims[claim_id] = Claim(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gentangle.errors import InputError, nearest
+from gentangle.errors import one_of
 from gentangle.gradients.oracle import inner_products, jacobian, whole
 from gentangle.gradients.pairs import count_of_pairs, pair_blocks
 
@@ -75,8 +75,7 @@ def pair_gram(model: "torch.nn.Module", scalars: "Scalars", *, method: str = "au
 
 
 def _shares(model: "torch.nn.Module", scalars: "Scalars", method: str, *, pairs: bool) -> dict[str, np.ndarray]:
-    if method not in METHODS:
-        raise InputError(f"Unknown method {method!r} for the Gram matrix. {nearest(method, METHODS)}")
+    one_of(method, METHODS, f"Unknown method {method!r} for the Gram matrix.")
     if method != "oracle":
         from gentangle.gradients.engine import engine_gram
         from gentangle.gradients.refusal import EngineRefusal

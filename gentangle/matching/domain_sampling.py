@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping
 
 import torch
 
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 
 WAYS = ("uniform", "size")
 
@@ -24,8 +24,7 @@ def draw_domains(
     Raises:
         InputError: an empty domain, count out of range, or an unknown way.
     """
-    if by not in WAYS:
-        raise InputError(f"Unknown way {by!r} to draw domains. {nearest(by, WAYS)}")
+    one_of(by, WAYS, f"Unknown way {by!r} to draw domains.")
     if empty := [name for name, size in sizes.items() if size < 1]:
         raise InputError(f"Domains {empty} have no examples: leave them out.")
     if not 2 <= count <= len(sizes):

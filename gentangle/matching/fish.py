@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 from gentangle.matching.domains import Domains, learning, loss_at, metrics, visiting_order
 from gentangle.matching.loop_gip import LoopGIP
 from gentangle.matching.undo import all_or_nothing
@@ -86,5 +86,4 @@ def gamma_eff(alpha: float, domains: int) -> float:
 def _check(eps: float, buffers: str) -> None:
     if not 0 < eps < float("inf"):
         raise InputError(f"Fish got eps = {eps}, expected a positive number: 1 goes all the way to the loop's end.")
-    if buffers not in BUFFERS:
-        raise InputError(f"Unknown way {buffers!r} to treat buffers. {nearest(buffers, BUFFERS)}")
+    one_of(buffers, BUFFERS, f"Unknown way {buffers!r} to treat buffers.")

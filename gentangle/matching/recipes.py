@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 from gentangle.matching import algorithms
 from gentangle.matching.networks import NETWORKS
 from gentangle.settings import at_least_1, build, check_name, read_yaml
@@ -102,9 +102,8 @@ class MatchingRecipe:
         data = {key: value for key, value in changes.items() if key not in names}
         settings = {key: value for key, value in own.items() if key not in {"algorithm", *names}}
         where = f"{self.name}: {name}"
-        known, algorithm = ALGORITHMS, str(own.get("algorithm", name))
-        if algorithm not in known:
-            raise InputError(f"{where}: unknown algorithm {algorithm!r}. {nearest(algorithm, known)}")
+        algorithm = str(own.get("algorithm", name))
+        one_of(algorithm, ALGORITHMS, f"{where}: unknown algorithm {algorithm!r}.")
         build(Training, {**vars(self.training), **training}, where)
         return Variant(algorithm, settings, {**self.data, **data}, replace(self.training, **training))
 
@@ -145,6 +144,5 @@ def load_matching_recipe(path: str | Path, *, small: bool = False) -> MatchingRe
             (variant.training.sampling, ("uniform", "size"), "sampling"),
             (variant.data.get("network", "small"), NETWORKS, "network"),
         ):
-            if str(value) not in known:
-                raise InputError(f"{path}: unknown {what} {value!r}. {nearest(str(value), known)}")
+            one_of(str(value), known, f"{path}: unknown {what} {value!r}.")
     return recipe

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 
 Row = Mapping[str, Any]
 
@@ -28,8 +28,7 @@ def select(rows: Mapping[str, Sequence[Row]], test_domain: str, rule: str) -> tu
 
     Source: Gulrajani and Lopez-Paz, arXiv 2007.01434, section on model selection.
     """
-    if rule not in RULES:
-        raise InputError(f"Unknown rule {rule!r}. {nearest(rule, RULES)}")
+    one_of(rule, RULES, f"Unknown rule {rule!r}.")
     scored = [(*RULES[rule](looks, test_domain), name) for name, looks in rows.items()]
     _, row, name = max(scored, key=lambda found: found[0])
     return name, float(row["test"][test_domain])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 from gentangle.matching.domain_sampling import draw_domains
 
 #: Domain -> rows of the training split; in CivilComments a row may be in several.
@@ -115,8 +115,7 @@ def load_wilds(name: str, root: Path, fold: str = "A") -> Any:
         InputError: no such set, its folder or a file in it is missing or of another version (the file is named), wilds
             cannot read it, a label is out of range, or there is nothing to train on.
     """
-    if name not in SETS:
-        raise InputError(f"WILDS has no data set {name!r} here. {nearest(name, SETS)}")
+    one_of(name, SETS, f"WILDS has no data set {name!r} here.")
     wilds, folder, more = import_wilds(), _folder(name, root), {"fold": fold} if name == "poverty" else {}
     import pandas
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gentangle.atomic import whole_folder
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 from gentangle.matching.wilds_data import SETS, import_wilds
 
 Row = dict[str, Any]
@@ -51,8 +51,7 @@ def make_fixture(name: str, root: Path, seed: int = 0) -> Path:
     Raises:
         InputError: no such set, or the folder is there already (it may be the real one).
     """
-    if name not in SETS:
-        raise InputError(f"WILDS has no data set {name!r} here. {nearest(name, SETS)}")
+    one_of(name, SETS, f"WILDS has no data set {name!r} here.")
     folder = root / f"{name}_v{SETS[name].version}"
     if folder.exists():
         raise InputError(f"{folder} is there already: give another folder, or remove it.")
@@ -71,8 +70,7 @@ def make_image_fixture(name: str, root: Path, seed: int = 0) -> Path:
     Raises:
         InputError: no such set, or the folder is there already (it may be the real one).
     """
-    if name not in IMAGE_SETS:
-        raise InputError(f"DomainBed has no image set {name!r} here. {nearest(name, IMAGE_SETS)}")
+    one_of(name, IMAGE_SETS, f"DomainBed has no image set {name!r} here.")
     folder, (domains, classes), rng = root / name, IMAGE_SETS[name], np.random.default_rng(seed)
     if folder.exists():
         raise InputError(f"{folder} is there already: give another folder, or remove it.")

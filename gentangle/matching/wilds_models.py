@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from gentangle.errors import InputError
+from gentangle.errors import InputError, first_line
 
 RANDOM = "random"
 IMAGENET = "imagenet"
@@ -69,9 +69,8 @@ def _load_image_weights(model: nn.Module, name: str, weights: str, channels: int
 
 
 def _no_weights(weights: str, name: str, error: Exception) -> InputError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return InputError(
-        f"No weights of {name} at {weights!r} ({reason}): give --weights FILE, or --weights {RANDOM} "
+        f"No weights of {name} at {weights!r} ({first_line(error)}): give --weights FILE, or --weights {RANDOM} "
         "(recipes of kind matching: `weights:` of the data)."
     )
 
@@ -114,8 +113,9 @@ def make_tokenizer(name: str, texts: Iterable[str] = ()) -> Any:
         try:
             return AutoTokenizer.from_pretrained(name)
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"No tokenizer at {name!r} ({reason}): give --tokenizer FOLDER, or train.") from error
+            raise InputError(
+                f"No tokenizer at {name!r} ({first_line(error)}): give --tokenizer FOLDER, or train."
+            ) from error
     from tokenizers import BertWordPieceTokenizer
 
     # The library's own trainer breaks ties anew each time, and a run would not have the same bytes.

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from gentangle.atomic import write_atomic, write_json
 from gentangle.cache import cache_dir
-from gentangle.errors import InputError, nearest
+from gentangle.errors import InputError, one_of
 from gentangle.matching.algorithms import Fish
 from gentangle.matching.domains import Domains
 from gentangle.matching.fish import fish_step
@@ -96,8 +96,7 @@ def load_wilds_recipe(path: str | Path, *, small: bool = False) -> WildsRecipe:
         (recipe.optimizer, OPTIMIZERS, "optimizer"),
         (recipe.keep, ("best", "last"), "keep"),
     ):
-        if value not in known:
-            raise InputError(f"{path}: unknown {what} {value!r}. {nearest(value, known)}")
+        one_of(value, known, f"{path}: unknown {what} {value!r}.")
     return recipe
 
 
