@@ -2,14 +2,14 @@
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gentangle import __version__
-from gentangle.errors import InputError, printable
+from gentangle.errors import InputError
+from gentangle.exit_status import exit_status
 
 if TYPE_CHECKING:
     from gentangle.alignment.diagnosis import Summary
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 DATA = ("rated-texts", "smollm2")
 #: Options that are whole numbers, and the least that each takes.
 LEAST = {"batch_size": 1, "row": 1, "seed": 0, "top": 1, "workers": 0}
-#: Which extra brings a package that a command may find missing.
-EXTRAS = dict.fromkeys(("accelerate", "datasets", "peft", "safetensors", "tokenizers", "transformers", "trl"), "trl")
-EXTRAS |= {"rapidfuzz": "trl", "gguf": "trl", "sklearn": "book", "wilds": "wilds", "torchvision": "wilds"}
 RANKINGS = ("entanglement", "ches", "edit-distance")
 _PREFERENCE = ("tweets", "tweets_smollm2", "reviews", "objectives", "mitigations", "bridge")
 #: Recipes whose records decide claims.
@@ -28,7 +25,7 @@ MATCHING_RECIPES = [Path(f"recipes/{name}.yaml") for name in ("cdsprites", "rota
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 is success, 2 a mistake in what was given, 1 a failure."""
+    """Run a command and return its status, as :func:`gentangle.exit_status.exit_status`."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if not hasattr(given, "run"):
@@ -36,33 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # of a name that is no text, or a bar in a terminal of ASCII
-    try:
+
+    def command() -> None:
         _check_numbers(given)
         given.run(given)
-    except InputError as error:
-        return _told(given.command, str(error), 2)
-    except ModuleNotFoundError as error:
-        missing = str(error.name).partition(".")[0]
-        if missing not in EXTRAS:
-            raise
-        return _told(given.command, f"{missing} is not installed: pip install 'gentangle[{EXTRAS[missing]}]'.", 2)
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:  # a full disk, a cache that is read-only
-        return _told(given.command, f"{error}. Files are as they were; the same command goes on from here.", 1)
-    except KeyboardInterrupt:
-        print(f"\ngentangle {given.command}: interrupted; the same command goes on from here.", file=sys.stderr)
-        return 1
-    return 0
 
-
-def _told(command: str, message: str, status: int) -> int:
-    """Print the message as one line of at most a thousand letters or so, and return the status."""
-    line = printable(" ".join(message.split()))
-    line = line if len(line) <= 1000 else f"{line[:600]} ... {line[-400:]}"
-    print(f"gentangle {command}: {line}", file=sys.stderr)
-    return status
+    return exit_status(given.command, command)
 
 
 def _check_numbers(given: argparse.Namespace) -> None:
@@ -264,13 +240,14 @@ def _matching_verdicts(path: Path, results: Path) -> tuple[dict[str, tuple[str, 
 def _policy(given: argparse.Namespace) -> tuple[Any, Any]:
     from gentangle.alignment.policy import load_adapter, load_policy
     from gentangle.alignment.training import quiet
+    from gentangle.settings import read_text
 
     with quiet():
         model, tokenizer = load_policy(given.model)
         if given.adapter:
             model = load_adapter(model, given.adapter)
     if given.chat_template:
-        tokenizer.chat_template = _read(given.chat_template)
+        tokenizer.chat_template = read_text(given.chat_template, "a text file in UTF-8")
     return model.eval(), tokenizer
 
 
@@ -377,13 +354,6 @@ def _explain(given: argparse.Namespace) -> None:
     from gentangle.alignment.explain import explain
 
     print(explain(given.log))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read {path} ({error}): give a text file in UTF-8.") from error
 
 
 def _claims(given: argparse.Namespace) -> None:

@@ -34,16 +34,23 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def read_text(path: str | Path, expected: str, encoding: str = "utf-8") -> str:
+    """A file's text; ``expected`` says what to give where there is none."""
+    try:
+        return Path(path).read_text(encoding=encoding)
+    except (OSError, ValueError) as error:  # no file, not in the encoding, or a name with a null in it
+        raise InputError(f"Cannot read {path} ({error}): give {expected}.") from error
+
+
 def load_yaml(path: str | Path) -> Any:
     """What a YAML file holds.
 
     Raises:
         InputError: no such file, not UTF-8, not YAML, a key twice, an alias, or nested too deeply.
     """
+    text = read_text(path, "a YAML file in UTF-8")
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read {path} ({error}): give a YAML file in UTF-8.") from error
+        return yaml.load(text, _Loader)
     except RecursionError as error:
         raise InputError(f"{path} is not YAML that can be read: it is nested too deeply.") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:  # `!!int x`, the 32nd of May

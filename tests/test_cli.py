@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gentangle import cli, rated_texts
+from gentangle.exit_status import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = (sys.executable, "-m", "gentangle.cli")
@@ -163,4 +164,4 @@ def test_every_extra_that_is_named_exists():
     import tomllib
 
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    assert {*cli.EXTRAS.values()} <= {*project["optional-dependencies"]}
+    assert {*EXTRAS.values()} <= {*project["optional-dependencies"]}

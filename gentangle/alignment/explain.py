@@ -10,7 +10,7 @@ import numpy as np
 
 from gentangle.alignment.conditions import BOTH_DOWN, BOTH_UP, INTENDED, REVERSED, UNMOVED, case
 from gentangle.errors import InputError
-from gentangle.settings import parse_json
+from gentangle.settings import parse_json, read_text
 
 #: Metrics of TRL that tell where a response stands against the reference; else what tells it against the start.
 REWARDS = ("rewards/chosen", "rewards/rejected")
@@ -99,10 +99,7 @@ def explain(path: Path) -> Explanation:
 
 def read_log(path: Path) -> list[Mapping[str, Any]]:
     """The rows of a log; see :func:`explain`."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read {path} ({error}): give trainer_state.json or a CSV file.") from error
+    text = read_text(path, "trainer_state.json or a CSV file", "utf-8-sig")
     if text.lstrip().startswith(("{", "[")):
         try:
             given = parse_json(text)

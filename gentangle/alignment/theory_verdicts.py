@@ -164,10 +164,8 @@ def unintended_consequences(draws: int = 20_000, seed: int = 0) -> Verdict:
     rng = np.random.default_rng(seed)
     gradients = rng.normal(size=(draws, 2, 3)) * rng.lognormal(size=(draws, 2, 1))
     changes = first_order_changes(gradients @ np.swapaxes(gradients, 1, 2))
-    grew, (up, down) = (
-        np.mean(changes[:, 0] > changes[:, 1]),
-        ((case(changes) == name).mean() for name in (BOTH_UP, BOTH_DOWN)),
-    )
+    cases, grew = case(changes), np.mean(changes[:, 0] > changes[:, 1])
+    up, down = (np.mean(cases == name) for name in (BOTH_UP, BOTH_DOWN))
     return "reproduced" if grew == 1 and min(up, down) > 0 else "differs", (
         f"of {draws:,} random pairs with d_w = d_l, to first order: the margin grows in {grew:.0%}, rejected rises "
         f"with chosen in {up:.0%}, chosen falls with rejected in {down:.0%}"
@@ -180,13 +178,12 @@ def general_condition(draws: int = 20_000, seed: int = 0) -> Verdict:
     Measured on log-probabilities that are linear in the parameters, where a step's changes are exact.
     """
     rng = np.random.default_rng(seed)
-    w, l = rng.normal(size=(2, draws, 3)) * rng.lognormal(sigma=1.5, size=(2, draws, 1))
+    w, l = gradients = rng.normal(size=(2, draws, 3)) * rng.lognormal(sigma=1.5, size=(2, draws, 1))
     d_w, d_l = rng.lognormal(sigma=1.5, size=(2, draws))
     step = d_w[:, None] * w - d_l[:, None] * l
-    gram = np.einsum("idk,jdk->dij", np.stack([w, l]), np.stack([w, l]))
-    chosen_holds, rejected_holds = conditions_hold(gram, d_w, d_l)
+    held = np.stack(conditions_hold(np.einsum("idk,jdk->dij", gradients, gradients), d_w, d_l))
     moved = np.stack([(w * step).sum(1), -(l * step).sum(1)])
-    broken = np.sum((np.stack([chosen_holds, rejected_holds]) != (moved > 0)).any(0))
+    broken = np.sum((held != (moved > 0)).any(0))
     return _count(int(broken), draws, "random pairs and slopes")
 
 
