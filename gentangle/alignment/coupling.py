@@ -20,7 +20,8 @@ from gentangle.alignment.symbols import (
     REJECTED_NORM_SQ,
 )
 
-#: The form of every margin loss: m of the margin, Lambda of the chosen log-probability alone.
+#: The paper's general form: m of the margin, Lambda of the chosen log-probability alone. A term Lambda_l of rejected's
+#: own, as Cal-DPO has it, lies outside; it would take Lambda_l' from d_l, and all from LOSS_GRADIENT on would stand.
 _m, _h_w, _h_l, _likelihood = map(sp.Function, ("m", "h_w", "h_l", "Lambda"))
 MARGIN_LOSS = -(_m(_h_w(LOGP_CHOSEN) - _h_l(LOGP_REJECTED)) + _likelihood(LOGP_CHOSEN))
 

@@ -32,7 +32,7 @@ from gentangle.rated_texts import RatedText, corpus_hash, load
 from gentangle.runs import RunDirectory
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Rows = list[dict[str, Any]]
 
@@ -171,7 +171,7 @@ def at_size(recipe: PreferenceRecipe, *, sft_steps: int, tracked_pairs: int, gra
 
 
 def accuracy(
-    model: "GPT2LMHeadModel", tokenizer: "PreTrainedTokenizerFast", pairs: Sequence[Pair], batch_size: int = 64
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[Pair], batch_size: int = 64
 ) -> float:
     """Share of pairs whose chosen response is the likelier one."""
     right = 0
@@ -209,7 +209,7 @@ def _fine_tuned(
     seed: int,
     run: RunDirectory | None,
     device: str,
-) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizerFast, Rows]":
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, Rows]":
     """The policy after fine-tuning and the rows measured on the way; made once for all runs that begin with it."""
     with _fine_tuned_beside(run, recipe, form, seed) as kept:
         if kept and (kept.path / "model").exists():
@@ -257,7 +257,7 @@ def _at_stage(
     stage: str,
     recipe: PreferenceRecipe,
     model: Any,
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: "PreTrainedTokenizerBase",
     train: Sequence[Pair],
     held_out: Sequence[Pair],
     *,

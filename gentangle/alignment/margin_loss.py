@@ -1,8 +1,9 @@
 r"""A margin loss of one preference pair as one symbolic definition: its LaTeX, its slopes, and the loss that trains.
 
-.. math:: L = -\bigl( m(h_w(\log\pi_w) - h_l(\log\pi_l)) + \Lambda(\log\pi_w) \bigr)
+.. math:: L = -\bigl( m(h_w(\log\pi_w) - h_l(\log\pi_l)) + \Lambda(\log\pi_w) + \Lambda_l(\log\pi_l) \bigr)
 
-Source: Yuan et al., arXiv 2410.13828, the general margin-based objective.
+Source: Yuan et al., arXiv 2410.13828, the general margin-based objective, which has no :math:`\Lambda_l`: it is 0 in
+all but Cal-DPO.
 """
 
 from collections.abc import Mapping
@@ -48,8 +49,8 @@ class Objective:
         h_chosen, h_rejected: functions of the chosen and of the rejected log-probability.
         source: paper and equation.
         likelihood: the term Lambda(log pi_w) beside the margin; 0 where there is none.
-        likelihood_rejected: a term Lambda_l(log pi_l), which the paper's general form does not have; 0 in all that it
-            covers.
+        likelihood_rejected: a term Lambda_l(log pi_l), which the paper's general form does not have; 0 where there is
+            none.
         defaults: hyperparameters by symbol, with the value used where none is given.
         trl: ``trainer:loss_type`` of TRL's own loss of that name, "" where TRL has none.
     """

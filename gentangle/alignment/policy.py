@@ -1,4 +1,4 @@
-"""A small GPT-2 policy of Hugging Face's classes, and the log-probabilities of its responses."""
+"""Policies, a small GPT-2 made here or any causal language model of transformers, and their log-probabilities."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from gentangle.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -53,7 +53,7 @@ def small_gpt2(
 
 def load_policy(
     name: str | Path | None = None, dtype: str = "float32"
-) -> "tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]":
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Model (safetensors only) and tokenizer from a folder, or by name where a network is.
 
     Without a name: SmolLM2-135M-Instruct, from the package that :mod:`gentangle.smollm2` fetched.
@@ -109,7 +109,7 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
         raise InputError(f"No adapter for this model at {str(folder)!r} ({first_line(error)}).") from error
 
 
-def fresh_copy(model: "GPT2LMHeadModel") -> "GPT2LMHeadModel":
+def fresh_copy(model: "PreTrainedModel") -> "PreTrainedModel":
     """A model of the same weights and class, without what a trainer has attached to ``model``.
 
     ``copy.deepcopy`` does not serve: TRL puts a forward of its own on the instance, and that of a
@@ -123,7 +123,7 @@ def fresh_copy(model: "GPT2LMHeadModel") -> "GPT2LMHeadModel":
     return copy.to(model.device)
 
 
-def collate(tokenizer: "PreTrainedTokenizerFast", pairs: Sequence[Pair]) -> "dict[str, torch.Tensor]":
+def collate(tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[Pair]) -> "dict[str, torch.Tensor]":
     """A batch as TRL's trainer makes it: the chosen rows, then the rejected rows, padded on the right.
 
     Keys ``input_ids``, ``attention_mask`` and ``completion_mask`` (1 on the response's tokens), each (2P, T).

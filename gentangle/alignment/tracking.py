@@ -13,7 +13,7 @@ from gentangle.alignment.preference import Pair
 from gentangle.gradients.gram import pair_gram
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
 
 class TrackingCallback(TrainerCallback):
@@ -29,7 +29,7 @@ class TrackingCallback(TrainerCallback):
 
     def __init__(
         self,
-        tokenizer: "PreTrainedTokenizerFast",
+        tokenizer: "PreTrainedTokenizerBase",
         pairs: Mapping[str, Sequence[Pair]],
         gram_pairs: int,
         stride: int,

@@ -22,20 +22,20 @@ from gentangle.alignment.recipes import Stage
 from gentangle.errors import InputError, closest
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 COMPLETE = "complete"
 
 
 def language_model(
-    model: "GPT2LMHeadModel", tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str], stage: Stage, **run: Any
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], stage: Stage, **run: Any
 ) -> None:
     """Train ``model`` in place to predict ``texts``; ``run`` as in :func:`preference`."""
     _supervised(model, tokenizer, [{"text": text} for text in texts], stage, **run)
 
 
 def supervised(
-    model: "GPT2LMHeadModel", tokenizer: "PreTrainedTokenizerFast", pairs: Sequence[Pair], stage: Stage, **run: Any
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[Pair], stage: Stage, **run: Any
 ) -> None:
     """Fine-tune ``model`` in place on the chosen responses (loss on the response's tokens only)."""
     rows = [{"prompt": _message("user", p.prompt), "completion": _message("assistant", p.chosen)} for p in pairs]
@@ -43,8 +43,8 @@ def supervised(
 
 
 def preference(
-    model: "GPT2LMHeadModel",
-    tokenizer: "PreTrainedTokenizerFast",
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
     pairs: Sequence[Pair],
     stage: Stage,
     *,
@@ -52,7 +52,7 @@ def preference(
     folder: Path | None = None,
     callbacks: "Sequence[TrainerCallback]" = (),
     stop_after: int | None = None,
-    reference: "GPT2LMHeadModel | None" = None,
+    reference: "PreTrainedModel | None" = None,
     objective_name: str = "dpo",
     remedy: str = "",
     lora: dict[str, Any] | None = None,
@@ -103,8 +103,8 @@ def preference(
 
 
 def _supervised(
-    model: "GPT2LMHeadModel",
-    tokenizer: "PreTrainedTokenizerFast",
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
     rows: list[dict[str, Any]],
     stage: Stage,
     *,
@@ -238,7 +238,10 @@ def last_step(folder: Path) -> int:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No bars, notices or warnings of the training libraries: what matters is in the metrics."""
+    """No notices or warnings of the training libraries while it is entered, and no bars of theirs from then on.
+
+    What matters is in the metrics.
+    """
     import warnings
 
     import datasets

@@ -53,6 +53,10 @@ class Capture:
             with its chosen rows first.
         keep: hold on to the factors of the gradients, for :meth:`changes` and :meth:`combination`.
 
+    Attributes:
+        edges: where the modules' outputs stand in the graph. ``torch.autograd.grad(loss, edges, allow_unused=True)`` is
+            a backward pass that is seen whole and forms no parameter's gradient.
+
     After the backward pass :meth:`gram_by_parameter` gives the *scaled* matrix :math:`S_{ij} = c_i c_j G_{ij}` with
     :math:`c_i = \partial L/\partial s_i`, parameter by parameter.
 

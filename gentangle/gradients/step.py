@@ -44,7 +44,8 @@ def step_forecast(gradients: "Mapping[str, torch.Tensor]", step: "Mapping[str, t
     r"""First-order change of every scalar under a step, :math:`\langle g_i, \Delta\theta \rangle`, shape (n,).
 
     Args:
-        gradients: rows g_i by parameter, as :func:`gentangle.gradients.oracle.jacobian` gives them, at ``before``.
+        gradients: rows g_i by parameter, as :func:`gentangle.gradients.oracle.jacobian` gives them, taken
+            before the step.
         step: the optimizer's own step, from :func:`parameter_step`: momentum, preconditioner, weight
             decay and clipping are all in it.
 

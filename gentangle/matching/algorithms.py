@@ -54,7 +54,8 @@ class Algorithm:
         """One step on a minibatch (x, y, ...) of each domain, a mapping by name or a sequence.
 
         Returns:
-            ``loss`` (the mean over domains), ``loss/<name>`` of each, ``gip`` and ``cosine`` of the gradients.
+            ``loss`` (the mean over domains), ``loss/<name>`` of each, and the exact ``gip`` and ``cosine``; of Fish
+            those of the gradients along its loop, an estimate (:class:`gentangle.matching.loop_gip.LoopGIP`).
 
         Raises:
             InputError: fewer than two domains, an empty minibatch, one of a single example while BatchNorm trains, or a
