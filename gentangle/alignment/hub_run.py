@@ -140,7 +140,6 @@ def _pairs(data: HubData) -> tuple[Any, int]:
             have = ", ".join(found.column_names)
             raise InputError(f"{data.source} has no column {column!r}, it has {have}: TRL needs chosen and rejected.")
     kept = found.select_columns([c for c in ("prompt", "chosen", "rejected") if c in found.column_names])
-    kept = kept.select(range(min(data.limit or len(kept), len(kept))))
     different = kept.filter(lambda chosen, rejected: chosen != rejected, input_columns=["chosen", "rejected"])
     if not len(different):
         raise InputError(f"{data.source}: of {len(kept)} pairs none has two different responses.")

@@ -146,14 +146,12 @@ class HubData:
 
     Attributes:
         source: hub name, a JSONL file, or ``tweets:FORM`` for the package's own pairs.
-        config, split: of a data set on the hub.
-        limit: only the first so many pairs; 0 for all.
+        config, split: of a data set on the hub; ``train[:1000]`` are the first so many pairs.
     """
 
     source: str
     config: str = ""
     split: str = "train"
-    limit: int = 0
 
 
 @dataclass(frozen=True)

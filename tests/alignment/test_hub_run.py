@@ -15,11 +15,13 @@ import yaml
 from safetensors.torch import load_file
 
 from gentangle import InputError
-from gentangle.alignment.hub_run import load_pairs, run_hub
+from gentangle.alignment.hub_run import HELD_OUT, load_pairs, run_hub
+from gentangle.alignment.preference import split_opinions
 from gentangle.alignment.recipes import HubData, HubRecipe, load_recipe, recipe_from
 from gentangle.alignment.scale import bare_model, check_memory, memory, own_reference
 from gentangle.alignment.training import quiet
 from gentangle.cli import main
+from gentangle.rated_texts import load
 
 ROOT = Path(__file__).parents[2]
 PAPERS = sorted((ROOT / "recipes" / "papers").glob("*.yaml"))
@@ -199,17 +201,11 @@ def test_an_implicit_prompt_is_taken_out_of_the_responses(tmp_path):
 
 @pytest.mark.usefixtures("corpus")
 def test_the_tweets_are_data_by_name():
-    pairs, dropped = load_pairs(HubData("tweets:short-suffix", limit=3))
-    assert (len(pairs), dropped) == (3, 0)
+    pairs, dropped = load_pairs(HubData("tweets:short-suffix"))
+    assert (len(pairs), dropped) == (len(split_opinions(load("tweets"), HELD_OUT)[0]), 0)
     assert pairs[0]["chosen"][0]["content"].split()[1:] == ["sentiment"]
     with pytest.raises(InputError, match="Unknown form 'one-tokn'. Did you mean 'one-token'"):
         load_pairs(HubData("tweets:one-tokn"))
-
-
-def test_a_limit_takes_the_first_pairs(tmp_path):
-    data = lines(tmp_path, *({"prompt": "a", "chosen": f"b{k}", "rejected": "c"} for k in range(5)))
-    pairs, _ = load_pairs(HubData(data.source, limit=2))
-    assert pairs["chosen"][:] == ["b0", "b1"]
 
 
 def test_conversations_need_a_template(toy, tmp_path):
