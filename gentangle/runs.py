@@ -134,9 +134,24 @@ class RunDirectory:
                 break  # the last line of a killed run
         return rows
 
+    def record(self, **more: Any) -> dict[str, Any]:
+        """What of the run goes into the repository: provenance, settings, every measured row, and ``more``."""
+        return {"provenance": self.provenance, "config": self.config, "rows": self.rows()} | more
+
     def put(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the metrics by ``rows``, at once: before a run goes on, by those up to its checkpoint."""
         write_atomic(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What :func:`write_record` wrote.
+
+    Raises:
+        InputError: there is none; the message says how it is made.
+    """
+    if not path.exists():
+        raise InputError(f"{path} is missing: `make experiments` makes the records.")
+    return dict(json.loads(path.read_text()))
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> Path:

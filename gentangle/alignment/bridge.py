@@ -18,6 +18,7 @@ import torch
 from gentangle.alignment.last_layer import LastLayerPair
 from gentangle.alignment.records import rows_of
 from gentangle.errors import InputError
+from gentangle.verdict import Record, Verdict, in_part
 
 
 def parts(pair: LastLayerPair, d_chosen: float = 1.0, d_rejected: float = 1.0) -> dict[str, tuple[Any, Any]]:
@@ -53,7 +54,7 @@ def part_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 READINGS = ("margin", "chosen", "rejected", "inner_product", "chosen_norm_sq", "rejected_norm_sq", "cosine")
 
 
-def path(record: Mapping[str, Any], group: str) -> np.ndarray:
+def path(record: Record, group: str) -> np.ndarray:
     """A run as its looks show it, a row a look, columns as in ``READINGS``; shape (looks, 7).
 
     The first three are mean changes since the first look, in nats, of all tracked pairs; inner product and norms are
@@ -87,7 +88,7 @@ def at_margin(run: np.ndarray, margin: float) -> dict[str, float]:
     return dict(zip(READINGS, (low + share * (high - low)).tolist(), strict=True))
 
 
-def beside(one: Mapping[str, Any], other: Mapping[str, Any], group: str) -> tuple[dict[str, float], dict[str, float]]:
+def beside(one: Record, other: Record, group: str) -> tuple[dict[str, float], dict[str, float]]:
     """Two runs' readings at the largest margin that both of them pass."""
     runs = path(one, group), path(other, group)
     margin = min(float(run[:, 0].max()) for run in runs)
@@ -95,7 +96,7 @@ def beside(one: Mapping[str, Any], other: Mapping[str, Any], group: str) -> tupl
     return first, second
 
 
-def bridge_verdicts(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, tuple[str, str]]:
+def bridge_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
     r"""Whether the split step of plain SGD lowers :math:`\langle w,l\rangle` beside the plain step, by claim's id.
 
     Read at the largest margin that both runs of a seed pass, with kappa 1. ``reproduced in part`` where the mean inner
@@ -116,4 +117,4 @@ def bridge_verdicts(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[
             )
         ),
     ]
-    return {"split-step-lowers-inner-product": ("reproduced in part" if holds else "differs", "; ".join(told))}
+    return {"split-step-lowers-inner-product": (in_part(holds), "; ".join(told))}

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -87,10 +86,5 @@ def _make_run(
             run_preference(recipe, form, seed, run=run, device=device)
     print(f"run whole in {run.path}")
     if results:
-        write_record(results / recipe.name / f"{variant}-seed{seed}.json", record(run))
+        write_record(results / recipe.name / f"{variant}-seed{seed}.json", run.record(minutes=run.minutes))
     return run.path
-
-
-def record(run: RunDirectory) -> dict[str, Any]:
-    """What of a whole run goes into the repository: provenance, settings, how long it took, and every measured row."""
-    return {"provenance": run.provenance, "config": run.config, "minutes": run.minutes, "rows": run.rows()}

@@ -1,12 +1,12 @@
 """The reduced records of runs, as the book reads them. They are made by :mod:`gentangle.alignment.recipe_runs`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gentangle.alignment.recipes import PreferenceRecipe, Recipe
 from gentangle.errors import InputError
+from gentangle.runs import read_record
 
 
 def load_record(results: Path, name: str, variant: str, seed: int) -> dict[str, Any]:
@@ -15,10 +15,7 @@ def load_record(results: Path, name: str, variant: str, seed: int) -> dict[str, 
     Raises:
         InputError: there is none; the message says how it is made.
     """
-    path = results / name / f"{variant}-seed{seed}.json"
-    if not path.exists():
-        raise InputError(f"{path} is missing: `make experiments` makes the records.")
-    return dict(json.loads(path.read_text()))
+    return read_record(results / name / f"{variant}-seed{seed}.json")
 
 
 def load_records(results: Path, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:

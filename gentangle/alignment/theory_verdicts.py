@@ -21,8 +21,7 @@ from gentangle.alignment.remedies import dialled, normalised
 from gentangle.alignment.softmax import probabilities, single_token_gram
 from gentangle.alignment.suffix import orthogonal_gram
 from gentangle.alignment.token_masks import learn_masks
-
-Verdict = tuple[str, str]
+from gentangle.verdict import Verdict, in_part
 
 #: A pair that DPO pulls down: 20 shared tokens, missed with .2 after chosen and .5 after rejected, hidden cosine .9.
 FALLING_PAIR = (20, (0.2, 0.5), 0.9)
@@ -135,7 +134,7 @@ def slopes_decide() -> Verdict:
         seen.add(str(measured))
         agree += bool(measured == case(first_order_changes(gram, d_w, d_l)))
     return (
-        "reproduced in part" if agree == len(OBJECTIVES) else "differs",
+        in_part(agree == len(OBJECTIVES)),
         f"the case of one small step on one softmax pair is as forecast for {agree} of {len(OBJECTIVES)} objectives, "
         f"which show {len(seen)} different cases",
     )
@@ -207,7 +206,7 @@ def one_form(draws: int = 50, seed: int = 0) -> Verdict:
         )
         misses.append(np.max(np.abs(found / (2 * step) - slopes) / (1 + np.abs(slopes))))
     outside = [name for name, o in OBJECTIVES.items() if o.likelihood_rejected != 0]
-    return "reproduced in part" if max(misses) < 1e-5 else "differs", (
+    return in_part(bool(max(misses) < 1e-5)), (
         f"{len(OBJECTIVES) - len(outside)} of {len(OBJECTIVES)} have the form ({', '.join(outside)} is not), "
         f"d_w and d_l beside differences of the loss at {draws} random pairs: largest miss {max(misses):.0e}"
     )

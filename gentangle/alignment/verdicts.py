@@ -9,10 +9,7 @@ import numpy as np
 from gentangle.alignment.bridge import bridge_verdicts
 from gentangle.alignment.objectives import objective
 from gentangle.alignment.records import rows_of
-
-Record = Mapping[str, Any]
-#: Status of a claim, and the measured figure.
-Verdict = tuple[str, str]
+from gentangle.verdict import Record, Verdict, in_part
 
 #: Tokens of either response in the form ``long-suffix``, by the committed policy's tokenizer.
 LONG_SUFFIX = 12.0
@@ -67,9 +64,9 @@ def verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
         for a, b, c in zip(one, short, long, strict=True)
     )
     return {
-        "one-token-run": (_status(one_holds), _measured(one)),
-        "long-suffix-run": (_status(long_holds), _measured(long)),
-        "short-suffix-between": (_status(between), _measured(short)),
+        "one-token-run": (in_part(one_holds), _measured(one)),
+        "long-suffix-run": (in_part(long_holds), _measured(long)),
+        "short-suffix-between": (in_part(between), _measured(short)),
         "suffix-order-run": suffix_order(records["long-suffix"]),
         "token-heatmap": heatmap_signs(records),
     }
@@ -92,7 +89,7 @@ def suffix_order(records: Sequence[Record]) -> Verdict:
         order = np.log(start["miss_rejected"]) - np.log(start["miss_chosen"])
         ranks.append(_rank_correlation(order, chosen_changes(record)))
     found = f"rank correlation of log(eps'/eps) with the change of held-out chosen: {_listed(ranks)}"
-    return _status(max(ranks) <= -0.3), f"{found} in {_seeds(len(ranks))}"
+    return in_part(max(ranks) <= -0.3), f"{found} in {_seeds(len(ranks))}"
 
 
 def heatmap_signs(records: Mapping[str, Sequence[Record]]) -> Verdict:
@@ -104,7 +101,7 @@ def heatmap_signs(records: Mapping[str, Sequence[Record]]) -> Verdict:
     measured = (
         f"contrast tokens negative for {below:.0%} of {len(contrast)} pairs, shared tokens positive for {above:.0%}"
     )
-    return _status(
+    return in_part(
         bool(min(below, above) >= 0.9)
     ), f"{measured} of {len(shared)}, {'four' if len(records) == 4 else len(records)} forms after fine-tuning"
 
@@ -121,8 +118,8 @@ def mitigations_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, V
     masked = all(run.chosen > plain.chosen and run.rejected < 0 for run, plain in pairs)
     beside = f"; DPO beside it: {_measured(runs['plain'])}"
     return {
-        "normalised-run": (_status(normalised), _measured(runs["normalised"]) + beside),
-        "token-masks-run": (_status(masked), _measured(runs["token-masks"]) + beside),
+        "normalised-run": (in_part(normalised), _measured(runs["normalised"]) + beside),
+        "token-masks-run": (in_part(masked), _measured(runs["token-masks"]) + beside),
     }
 
 
@@ -141,16 +138,16 @@ def reviews_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdi
     shown = {name: _listed(values) for name, values in first.items()}
     return {
         "sentences-together": (
-            _status(all(run.chosen * run.rejected > 0 for run in moved)),
+            in_part(all(run.chosen * run.rejected > 0 for run in moved)),
             f"all parameters: {_measured(moved[: len(moved) // 2])}; rank 16: {_measured(moved[len(moved) // 2 :])}",
         ),
         "lora-rank": (
-            _status(all(max(seed) - min(seed) <= 0.1 for seed in ranks)),
+            in_part(all(max(seed) - min(seed) <= 0.1 for seed in ranks)),
             "first median cosine, a figure a seed: "
             + "; ".join(f"rank {rank} {shown[f'lora-{rank}']}" for rank in (2, 16, 64)),
         ),
         "on-policy": (
-            _status(all(own)),
+            in_part(all(own)),
             f"first median cosine, a figure a seed: its own {shown['full-sampled']}; people's {shown['full']}",
         ),
     }
@@ -201,7 +198,7 @@ def objectives_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Ve
     ranks = [_rank_correlation(list(ratios.values()), [held_out(run).chosen for run in runs]) for runs in seeds]
     return {
         "objectives-differ": (
-            _status(min(ranks) >= 0.5),
+            in_part(min(ranks) >= 0.5),
             f"rank correlation of d_w/d_l at the start with the change of held-out chosen, {len(ratios)} objectives: "
             + _listed(ranks)
             + f" in {_seeds(len(ranks))}",
@@ -221,10 +218,6 @@ def _rank_correlation(first: Any, second: Any) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)
-
-
-def _status(holds: bool) -> str:
-    return "reproduced in part" if holds else "differs"
 
 
 def _measured(runs: Sequence[HeldOut]) -> str:

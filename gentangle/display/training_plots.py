@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gentangle.alignment.records import rows_of
-from gentangle.alignment.verdicts import Record, median_cosine
+from gentangle.alignment.verdicts import median_cosine
 from gentangle.atomic import write_atomic
 from gentangle.display.figure import CHOSEN, REJECTED, STYLE
 from gentangle.runs import RunDirectory
+from gentangle.verdict import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,6 +16,7 @@ from gentangle.matching.domains import Domains, Minibatches, domains_of
 from gentangle.matching.erm import erm_gradient
 from gentangle.matching.fish import fish_step
 from gentangle.matching.idgm import idgm_gradient
+from gentangle.verdict import Verdict
 
 #: Rate of the inner steps, plain SGD.
 ALPHA = sp.Symbol("alpha", positive=True)
@@ -90,7 +91,7 @@ def logistic_problem(seed: int, count: int = 3) -> tuple[torch.nn.Module, Miniba
     return model, dict(enumerate(zip(x, (x @ rules).sign(), strict=True)))
 
 
-def fish_approximates_idgm(draws: int = 20) -> tuple[str, str]:
+def fish_approximates_idgm(draws: int = 20) -> Verdict:
     """Status and measured figure of the claim, on random logistic regressions of three domains.
 
     ``reproduced`` if in every draw the cosine of the loops' second order, averaged over the six orders, with the GIP's

@@ -81,8 +81,7 @@ def make_matching_runs(
     if results and only_seed is None:
         for name in names:
             run = RunDirectory(_folder(recipe, name), configs[name])
-            record = {"provenance": run.provenance, "config": run.config, "rows": run.rows()}
-            write_record(results / recipe.name / f"{name}.json", record)
+            write_record(results / recipe.name / f"{name}.json", run.record())
     return [*folders.values()]
 
 

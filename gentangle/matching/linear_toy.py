@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from gentangle.errors import InputError
+from gentangle.verdict import Verdict, in_part
 
 #: The eight states (x_0, x_1, y).
 _STATES = np.array(list(product((-1, 1), repeat=3)), dtype=float)
@@ -110,7 +111,7 @@ def _over_pairs(a: np.ndarray, b: np.ndarray) -> float:
     return float((a.sum() * b.sum() - a @ b) / (len(a) * (len(a) - 1)))
 
 
-def linear_toy_verdict() -> tuple[str, str]:
+def linear_toy_verdict() -> Verdict:
     """Status and measured figure of the claim, over 1,000 data sets with m = .86, one domain at 1, the test at .14.
 
     ``reproduced in part`` if ERM's minimum is right for 57 % of the test and a minimum of IDGM below its limit for 93 %
@@ -119,7 +120,7 @@ def linear_toy_verdict() -> tuple[str, str]:
     toys = [LinearToy(0.86, (1.0, k / 1000)) for k in range(1000)]
     ends = [[toy.accuracy(toy.rest(share * toy.gamma_limit()), 0.14) for share in (0, 0.999)] for toy in toys]
     inside = [k / 1000 for k, found in enumerate(ends) if np.allclose(found, [0.57, 0.93])]
-    return "reproduced in part" if inside else "differs", (
+    return in_part(bool(inside)), (
         f"ERM at 57 % and IDGM below its limit at 93 % in {len(inside)} of 1,000 data sets"
         + (f": with a second domain of {min(inside)} to {max(inside)}" if inside else "")
     )

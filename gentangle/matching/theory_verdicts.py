@@ -20,8 +20,7 @@ from gentangle.matching.gip import gip
 from gentangle.matching.idgm import idgm_gradient
 from gentangle.matching.linear_toy import linear_toy_verdict
 from gentangle.matching.smooth_fish import smooth_fish_gradient
-
-Verdict = tuple[str, str]
+from gentangle.verdict import Verdict, in_part
 
 
 def matching_theory_verdicts(results: Path) -> dict[str, Verdict]:
@@ -105,7 +104,7 @@ def idgm_cost(record: Path) -> Verdict:
         raise InputError(f"{record} is missing: `benchmarks/bench_fish.py --write` makes it.") from error
     ratios = [min(row["idgm"], row["idgm_pairs"]) / row["fish"] for row in curve]
     domains, widths = ({row[key] for row in curve} for key in ("domains", "width"))
-    return "reproduced in part" if min(ratios) >= 2 else "differs", (
+    return in_part(min(ratios) >= 2), (
         f"a step of IDGM, by the cheaper of two ways, takes {min(ratios):.1f} to {max(ratios):.1f} times one of Fish, "
         f"{min(domains)} to {max(domains)} domains, widths {min(widths)} to {max(widths)}"
     )

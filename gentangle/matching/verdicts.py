@@ -1,6 +1,5 @@
 """What the records of the matching recipes say about the paper's claims, by rules written before the runs."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,8 @@ import numpy as np
 from gentangle.errors import InputError
 from gentangle.matching.recipes import MatchingRecipe
 from gentangle.matching.selection import select
-
-Record = Mapping[str, Any]
-#: Status of a claim, and the measured figure.
-Verdict = tuple[str, str]
+from gentangle.runs import read_record
+from gentangle.verdict import Record, Verdict, in_part
 
 
 def load_matching_records(results: Path, recipe: MatchingRecipe) -> dict[str, Record]:
@@ -22,13 +19,7 @@ def load_matching_records(results: Path, recipe: MatchingRecipe) -> dict[str, Re
     Raises:
         InputError: one is missing; the message says how it is made.
     """
-    found = {}
-    for name in recipe.variants():
-        path = results / recipe.name / f"{name}.json"
-        if not path.exists():
-            raise InputError(f"{path} is missing: `make experiments` makes the records.")
-        found[name] = json.loads(path.read_text())
-    return found
+    return {name: read_record(results / recipe.name / f"{name}.json") for name in recipe.variants()}
 
 
 def matching_verdicts(name: str, records: Mapping[str, Record]) -> dict[str, Verdict]:
@@ -75,17 +66,17 @@ def cdsprites_verdicts(records: Mapping[str, Record]) -> dict[str, Verdict]:
     table = {n: "; ".join(f"{name} {np.mean(right[f'{name}-{n}']):.0%}" for name in listed) for n in larger}
     seeds = f"{len(right['fish-N15'])} seeds"
     return {
-        "cdsprites-fish": (_status(fish), f"test accuracy at N 15: {table['N15']}; at N 50: {table['N50']}; {seeds}"),
+        "cdsprites-fish": (in_part(fish), f"test accuracy at N 15: {table['N15']}; at N 50: {table['N50']}; {seeds}"),
         "cdsprites-erm": (
-            _status(max(chance) <= 0.6),
+            in_part(max(chance) <= 0.6),
             f"test accuracy of ERM and Reptile over all N and {seeds}: {min(chance):.0%} to {max(chance):.0%}",
         ),
         "random-groups": (
-            _status(all(f >= g + 0.05 and abs(g - m) <= 0.05 for f, g, m in groups)),
+            in_part(all(f >= g + 0.05 and abs(g - m) <= 0.05 for f, g, m in groups)),
             f"test accuracy at N 50: {table['N50']}; {seeds}",
         ),
         "gip-rises": (
-            _status(min(changes["fish"]) > 0 > max(changes["erm"])),
+            in_part(min(changes["fish"]) > 0 > max(changes["erm"])),
             "change of the exact GIP from the first look to the last at N 15: "
             + "; ".join(f"{name} {', '.join(f'{c:+.2g}' for c in values)}" for name, values in changes.items()),
         ),
@@ -99,7 +90,7 @@ def digits_verdicts(claim: str) -> Callable[[Mapping[str, Record]], dict[str, Ve
         found = {name: chosen_accuracies(records, name, "training") for name in ("fish", "erm")}
         fish, erm = (100 * np.mean([*values.values()]) for values in found.values())
         measured = f"mean over {len(found['fish'])} test domains: Fish {fish:.1f} %, ERM {erm:.1f} %"
-        return {claim: (_status(bool(abs(fish - erm) <= 2)), measured)}
+        return {claim: (in_part(bool(abs(fish - erm) <= 2)), measured)}
 
     return verdict
 
@@ -120,11 +111,11 @@ def text_verdicts(records: Mapping[str, Record]) -> dict[str, Verdict]:
     accuracies = "; ".join(f"{name} {100 * values.mean():.1f} %" for name, values in chosen.items())
     return {
         "text-fish": (
-            _status(bool((chosen["fish"] > np.maximum(chosen["erm"], chosen["random-groups"])).all())),
+            in_part(bool((chosen["fish"] > np.maximum(chosen["erm"], chosen["random-groups"])).all())),
             f"mean test accuracy: {accuracies}; {seeds}",
         ),
         "text-gip": (
-            _status(bool((last[0] > last[1]).all())),
+            in_part(bool((last[0] > last[1]).all())),
             "exact GIP from the first look to the last: "
             + "; ".join(
                 f"{name} {a.mean():+.3g} to {b.mean():+.3g}" for name, a, b in zip(gips, first, last, strict=True)
@@ -162,10 +153,6 @@ def chosen_accuracies(records: Mapping[str, Record], algorithm: str, rule: str) 
         domain: [select({name: rows[seed] for name, rows in by_seed.items()}, domain, rule)[1] for seed in first]
         for domain in tested
     }
-
-
-def _status(holds: bool) -> str:
-    return "reproduced in part" if holds else "differs"
 
 
 _DECIDED_BY: Mapping[str, Callable[[Mapping[str, Record]], dict[str, Verdict]]] = {

@@ -165,8 +165,7 @@ def run_wilds(
             trainer.evaluate_all()
     if results and state.is_main_process:
         found = json.loads((path / "evaluation.json").read_text())
-        record = {"provenance": run.provenance, "config": run.config, "rows": run.rows(), "evaluation": found}
-        write_record(results / "wilds" / f"{recipe.name}-seed{seed}.json", record)
+        write_record(results / "wilds" / f"{recipe.name}-seed{seed}.json", run.record(evaluation=found))
     state.print(f"{(path / 'table.txt').read_text()}run whole in {path}")
     return path
 
