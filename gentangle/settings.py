@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -116,6 +116,18 @@ def build(kind: type, given: Any, where: str) -> Any:
             raise InputError(f"{where}: the key {name!r} is missing.")
     hints = get_type_hints(kind)
     return kind(**{key: _typed(value, hints[key], f"{where}: {key}") for key, value in given.items()})
+
+
+def only(recipe: str, what: str, value: Any, known: Iterable[Any]) -> list[Any]:
+    """All that a recipe has of something, or the one ``value`` of it where one is asked for.
+
+    Raises:
+        InputError: it has no such value; the message lists those that it has.
+    """
+    known = list(known)
+    if value is not None and value not in known:
+        raise InputError(f"The recipe {recipe} has no {what} {value!r}, it has {', '.join(map(str, known))}.")
+    return known if value is None else [value]
 
 
 def _typed(value: Any, expected: Any, where: str) -> Any:

@@ -14,6 +14,7 @@ from gentangle.profiles import profile
 from gentangle.provenance import provenance
 from gentangle.rated_texts import corpus_hash
 from gentangle.runs import RunDirectory, write_record
+from gentangle.settings import only
 
 
 def make_runs(
@@ -69,10 +70,9 @@ def _make_hub_run(
 
 def _wanted(recipe: PreferenceRecipe, variant: str | None, seed: int | None) -> list[tuple[str, int]]:
     kind = "change" if recipe.changes else "objective" if recipe.objectives else "form"
-    for name, value, known in ((kind, variant, recipe.variants()), ("seed", seed, recipe.seeds)):
-        if value is not None and value not in known:
-            raise InputError(f"The recipe {recipe.name} has no {name} {value!r}, it has {', '.join(map(str, known))}.")
-    return [(v, s) for v, s in recipe.runs() if variant in (None, v) and seed in (None, s)]
+    variants = only(recipe.name, kind, variant, recipe.variants())
+    seeds = only(recipe.name, "seed", seed, recipe.seeds)
+    return [(v, s) for v, s in recipe.runs() if v in variants and s in seeds]
 
 
 def _make_run(

@@ -121,3 +121,8 @@ def metrics(
         return values
     norms = square_of_sum.item(), [s.item() for s in squares]
     return values | {"gip": mean_inner_product(*norms), "cosine": mean_cosine(*norms)}
+
+
+def mean_metrics(seen: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over several updates of their ``loss``, and of ``gip`` and ``cosine`` where they have them."""
+    return {name: sum(s[name] for s in seen) / len(seen) for name in ("loss", "gip", "cosine") if name in seen[0]}

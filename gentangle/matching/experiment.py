@@ -15,13 +15,14 @@ from tqdm.auto import tqdm
 from gentangle.cache import cache_dir
 from gentangle.errors import InputError
 from gentangle.matching import algorithms, cdsprites, digits, image_folders, text_domains
-from gentangle.matching.domains import Domains, domain_gram, domains_of
+from gentangle.matching.domains import Domains, domain_gram, domains_of, mean_metrics
 from gentangle.matching.environments import Draws, Environments, Examples, domain_accuracy, leave_out, random_groups
 from gentangle.matching.gip import gip, mean_cosine
 from gentangle.matching.networks import image_network, small_network
-from gentangle.matching.recipes import ALGORITHMS, MatchingRecipe, Variant
+from gentangle.matching.recipes import ALGORITHMS, OPTIMIZERS, MatchingRecipe, Variant
 from gentangle.provenance import provenance
 from gentangle.runs import RunDirectory, write_record
+from gentangle.settings import only
 
 Rows = list[dict[str, Any]]
 #: Sets whose domains can be left out, and how many classes each has.
@@ -30,7 +31,6 @@ _PARTS: Mapping[str, tuple[Callable[..., Mapping[str, Examples]], int]] = {
     "colored-digits": (digits.colored_digits, 2),
     "text": (text_domains.text_domains, 2),
 }
-_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
 def make_matching_runs(
@@ -56,11 +56,8 @@ def make_matching_runs(
             other images.
     """
     variants = recipe.variants()
-    for what, value, known in (("variant", only_variant, variants), ("seed", only_seed, recipe.seeds)):
-        if value is not None and value not in known:
-            raise InputError(f"The recipe {recipe.name} has no {what} {value!r}, it has {', '.join(map(str, known))}.")
-    names = [name for name in variants if only_variant in (None, name)]
-    seeds = [seed for seed in recipe.seeds if only_seed in (None, seed)]
+    names = only(recipe.name, "variant", only_variant, variants)
+    seeds = only(recipe.name, "seed", only_seed, recipe.seeds)
     wanted = [(seed, name, tuple(out)) for seed, name, out in product(seeds, names, recipe.left_out)]
     configs = {name: _config(variants[name], root) for name in names}
     new = [name for name in names if overwrite or not _folder(recipe, name).exists()]
@@ -163,7 +160,7 @@ def make_algorithm(variant: Variant, environments: Environments, seed: int) -> a
         model = image_network(variant.data["network"], classes, weights=weights, seed=seed).to(_device(variant))
     else:
         model = small_network(x.shape[1:], classes, width=training.width, seed=seed, norm=training.norm)
-    optimizer = partial(_OPTIMIZERS[training.optimizer], lr=training.learning_rate)
+    optimizer = partial(OPTIMIZERS[training.optimizer], lr=training.learning_rate)
     try:
         return ALGORITHMS[variant.algorithm](
             model, torch.nn.functional.cross_entropy, optimizer, seed=seed, **variant.settings
@@ -232,7 +229,7 @@ def _rows(
         updated = phases[0] if step <= training.warm_start else algorithm
         since.append(updated.update(draws.draw()))
         if step % training.look_every == 0 or step == last:
-            rows.append({**key, "step": step, **_means(since), **look(updated)})
+            rows.append({**key, "step": step, **mean_metrics(since), **look(updated)})
             since = []
             if run:
                 run.add(rows[-1])
@@ -269,10 +266,6 @@ def _look(environments: Environments, fixed: Domains, algorithm: algorithms.Algo
         "domain_gip": gip(matrix),
         "domain_cosine": mean_cosine(float(matrix.sum()), np.diag(matrix).tolist()),
     }
-
-
-def _means(since: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: sum(s[name] for s in since) / len(since) for name in ("loss", "gip", "cosine") if name in since[0]}
 
 
 def _checkpoint(

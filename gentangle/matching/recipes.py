@@ -1,9 +1,11 @@
 """Recipes of kind ``matching``: what a comparison of algorithms over domains does, fixed before a seed is run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from gentangle.errors import InputError, one_of
 from gentangle.matching import algorithms
@@ -21,7 +23,7 @@ ALGORITHMS: Mapping[str, type[algorithms.Algorithm]] = {
     "group-dro": algorithms.GroupDRO,
 }
 SETS = ("cdsprites", "rotated-digits", "colored-digits", "text", "images")
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from gentangle.atomic import write_atomic, write_json
 from gentangle.cache import cache_dir
 from gentangle.errors import InputError, one_of
 from gentangle.matching.algorithms import Fish
-from gentangle.matching.domains import Domains
+from gentangle.matching.domains import Domains, mean_metrics
 from gentangle.matching.fish import fish_step
+from gentangle.matching.recipes import OPTIMIZERS
 from gentangle.matching.wilds_data import SETS, FishEpoch, Step, domains, load_wilds, passes, tables_hash, transform
 from gentangle.matching.wilds_models import RANDOM, TRAIN, make_network, make_tokenizer
 from gentangle.provenance import provenance
@@ -25,7 +26,6 @@ from gentangle.runs import RunDirectory, rounded, write_record
 from gentangle.settings import at_least_1, build, check_name, read_yaml
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-OPTIMIZERS = ("sgd", "adam")
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,8 @@ class _Trainer:
         self.bare = state.unwrap_model(self.network)
         self.loss = torch.nn.functional.cross_entropy if dataset.n_classes else torch.nn.functional.mse_loss
         # AMSGrad as the authors' code has it.
-        adam: Any = partial(torch.optim.Adam, lr=recipe.learning_rate, amsgrad=True)
-        sgd: Any = partial(torch.optim.SGD, lr=recipe.learning_rate, momentum=recipe.momentum)
-        make = adam if recipe.optimizer == "adam" else sgd
+        own: Any = {"adam": {"amsgrad": True}, "sgd": {"momentum": recipe.momentum}}[recipe.optimizer]
+        make: Any = partial(OPTIMIZERS[recipe.optimizer], lr=recipe.learning_rate, **own)
         self.fish = Fish(self.network, self.loss, make, seed=self.seed, eps=recipe.eps)
         self.erm = make(list(self.network.parameters()))
         least = recipe.processes * (1 if text else 2)  # BatchNorm needs two
@@ -271,14 +270,10 @@ class _Trainer:
         if value > self.best[0] or self.recipe.keep == "last":
             self.best = (value, {key: tensor.clone() for key, tensor in self.bare.state_dict().items()})
         if self.accelerator.is_main_process:
-            row: dict[str, Any] = {"phase": "fish" if self.round else "erm", "step": self.total}
-            for name in ("loss", "gip", "cosine"):
-                if name in since[0]:
-                    row[name] = sum(seen[name] for seen in since) / len(since)
-            row["val"] = {name: found[name] for name in metrics}
-            self.run.add(rounded(row, 17))
-            at = (self.round, self.step, self.total, self.best)  # all that decides what comes next
-            self.run.keep({"at": at, "fish": self.fish.state_dict(), "erm": self.erm.state_dict()})
+            at = {"phase": "fish" if self.round else "erm", "step": self.total}
+            self.run.add(rounded(at | mean_metrics(since) | {"val": {name: found[name] for name in metrics}}, 17))
+            state = (self.round, self.step, self.total, self.best)  # all that decides what comes next
+            self.run.keep({"at": state, "fish": self.fish.state_dict(), "erm": self.erm.state_dict()})
         self.accelerator.wait_for_everyone()
         self.network.train()
 
