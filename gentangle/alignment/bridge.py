@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from gentangle.alignment.last_layer import LastLayerPair
-from gentangle.alignment.records import rows_of
+from gentangle.alignment.records import cosines, rows_of
 from gentangle.errors import InputError
 from gentangle.verdict import Record, Verdict, in_part
 
@@ -66,12 +66,11 @@ def path(record: Record, group: str) -> np.ndarray:
     """
     looks = rows_of(record["rows"], "track", group)
     read = {name: np.array([look[name] for look in looks]) for name in READINGS[1:-1]}
-    cosines = read["inner_product"] / np.sqrt(read["chosen_norm_sq"] * read["rejected_norm_sq"])
     means = {name: values.mean(axis=1) for name, values in read.items()}
     for side in ("chosen", "rejected"):
         means[side] = means[side] - means[side][0]
     margin = means["chosen"] - means["rejected"]
-    return np.stack([margin, *means.values(), np.median(cosines, axis=1)], axis=1)
+    return np.stack([margin, *means.values(), np.median(cosines(read), axis=1)], axis=1)
 
 
 def at_margin(run: np.ndarray, margin: float) -> dict[str, float]:

@@ -34,6 +34,15 @@ UNMOVED = "unmoved"
 #: The three cases of the paper's condition; REVERSED cannot occur at first order for d_w, d_l > 0.
 CASES = (INTENDED, BOTH_UP, BOTH_DOWN)
 
+#: How a case is written for a reader.
+CASE_TITLES = {
+    INTENDED: "chosen up, rejected down",
+    BOTH_UP: "both up",
+    BOTH_DOWN: "both down",
+    REVERSED: "chosen down, rejected up",
+    UNMOVED: "unmoved",
+}
+
 
 def first_order_changes(gram: Any, d_chosen: Any = 1.0, d_rejected: Any = 1.0, eta: Any = 1.0) -> np.ndarray:
     r"""Predicted changes of (log pi_w, log pi_l) under one SGD step on the pair's loss.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gentangle.alignment.conditions import BOTH_DOWN, BOTH_UP, INTENDED, REVERSED, UNMOVED, case
+from gentangle.alignment.conditions import BOTH_DOWN, BOTH_UP, CASE_TITLES, INTENDED, REVERSED, UNMOVED, case
 from gentangle.errors import InputError
 from gentangle.settings import parse_json, read_text
 
@@ -55,10 +55,9 @@ class Explanation:
     rejected: np.ndarray
 
     def __str__(self) -> str:
-        name = self.case.replace("-rejected", ", rejected").replace("-", " ")
         return "\n".join(
             [
-                f"{name}, since step {self.since} of {int(self.steps[-1])} ({self.measure})",
+                f"{CASE_TITLES[self.case]}, since step {self.since} of {int(self.steps[-1])} ({self.measure})",
                 f"chosen   {_drawn(self.chosen)} {self.chosen[-1]:+.3g}",
                 f"rejected {_drawn(self.rejected)} {self.rejected[-1]:+.3g}",
                 ADVICE[self.case],

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gentangle.alignment.recipes import PreferenceRecipe, Recipe
 from gentangle.errors import InputError
 from gentangle.runs import read_record
@@ -32,3 +34,13 @@ def load_records(results: Path, recipe: Recipe) -> dict[str, list[dict[str, Any]
 def rows_of(rows: Sequence[Mapping[str, Any]], kind: str, group: str | None = None) -> list[Mapping[str, Any]]:
     """The rows of a kind, and of a group where one is named."""
     return [row for row in rows if row["kind"] == kind and group in (None, row.get("group"))]
+
+
+def cosines(look: Mapping[str, Any]) -> np.ndarray:
+    r"""Cosines :math:`\langle w,l\rangle/\lVert w\rVert\lVert l\rVert` of the pairs whose Gram matrices a look has.
+
+    Args:
+        look: a row, or several as one: ``inner_product``, ``chosen_norm_sq`` and ``rejected_norm_sq`` of one shape.
+    """
+    norms = np.sqrt(np.multiply(look["chosen_norm_sq"], look["rejected_norm_sq"]))
+    return np.asarray(np.array(look["inner_product"]) / norms)

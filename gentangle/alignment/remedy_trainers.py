@@ -26,6 +26,8 @@ from gentangle.errors import InputError, one_of
 from gentangle.gradients.capture import Capture
 from gentangle.gradients.fused_head import FusedHead
 from gentangle.gradients.oracle import trainable_parameters
+from gentangle.gradients.preconditioner import adam_denominator
+from gentangle.gradients.undo import all_or_nothing, put_back
 
 Gradient = dict[str, torch.Tensor]
 MASKS_FILE = "token_masks.safetensors"
@@ -223,7 +225,7 @@ def direction(gradient: torch.Tensor, state: Mapping[str, Any], group: Mapping[s
         return torch.zeros_like(gradient)
     decay = group["betas"][1]
     moment = decay * state["exp_avg_sq"] + (1 - decay) * gradient**2
-    return gradient / ((moment / (1 - decay ** (float(state["step"]) + 1))).sqrt() + group["eps"])
+    return gradient / adam_denominator(moment, float(state["step"]) + 1, group)
 
 
 _ROWS = ("input_ids", "attention_mask", "completion_mask")
@@ -232,14 +234,11 @@ _ROWS = ("input_ids", "attention_mask", "completion_mask")
 @contextmanager
 def shifted(parameters: Mapping[str, torch.Tensor], step: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """The parameters moved by ``step`` while it is entered, and after it as they were, to the bit."""
-    kept = {name: parameters[name].detach().clone() for name in step}
-    try:
+    with all_or_nothing([parameters[name] for name in step]) as before:
         for name, moved in step.items():
             parameters[name].data.add_(moved)
         yield
-    finally:
-        for name, before in kept.items():
-            parameters[name].data.copy_(before)
+        put_back(before)
 
 
 class TokenMaskTrainer(ObjectiveTrainer):

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gentangle.alignment.conditions import BOTH_DOWN, BOTH_UP, INTENDED, case, first_order_changes
+from gentangle.alignment.conditions import BOTH_DOWN, BOTH_UP, CASE_TITLES, INTENDED, case, first_order_changes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,8 +30,7 @@ def draw_cases(figure: "Figure") -> None:
     ratio, cosine, names = case_plane()
     for name, (colour, place) in _REGIONS.items():
         axes.contourf(ratio, cosine, names == name, levels=[0.5, 1.5], colors=[colour], alpha=0.75)
-        text = name.replace("-", " ").replace("up rejected", "up, rejected")
-        axes.text(*place, text, fontsize=11, color="#111111", ha="center")
+        axes.text(*place, CASE_TITLES[name], fontsize=11, color="#111111", ha="center")
     axes.set(xscale="log", xlabel="norm ratio |l| / |w|", ylabel="cosine of the two gradients")
     axes.minorticks_off()
     axes.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])

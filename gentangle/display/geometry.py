@@ -3,7 +3,6 @@
 The same two arrows read as the gradients of two domains show what a step of ERM and a loop of Fish do.
 """
 
-import html
 import math
 from typing import Any
 
@@ -13,18 +12,10 @@ import traitlets
 from gentangle.alignment import conditions
 from gentangle.alignment.objectives import OBJECTIVES
 from gentangle.display.objective_menu import PAIR_IN_WORDS, objective_menu
-from gentangle.display.widget import BookWidget, module_text
+from gentangle.display.widget import CHOSEN, REJECTED, BookWidget, module_text, still
 from gentangle.errors import InputError
 
-#: How a case is written for a reader.
-CASE_TITLES = {
-    conditions.INTENDED: "chosen up, rejected down",
-    conditions.BOTH_UP: "both up",
-    conditions.BOTH_DOWN: "both down",
-    conditions.REVERSED: "chosen down, rejected up",
-    conditions.UNMOVED: "unmoved",
-}
-#: The same for two domains and a step of ERM.
+#: How a case of two domains is written for a reader, by a step of ERM.
 DOMAIN_TITLES = {
     "agree": "the domains agree",
     "orthogonal": "neither domain helps the other",
@@ -39,11 +30,7 @@ CURVATURE = 0.5
 
 _SIZE = 240  # of the static picture, in its own units
 _LONGEST = 4.0  # slope ratio up to which v is drawn whole
-_COLOURS = {
-    "w": "#0072B2",
-    "l": "#D55E00",
-    "v": "#767676",
-}  # the figures' own; each at least 3:1 on white and on the dark page
+_COLOURS = {"w": CHOSEN, "l": REJECTED, "v": "#767676"}  # each at least 3:1 on white and on the dark page
 _SENTENCES = {
     "pair": "Gradients of length |w| = {chosen_norm} and |l| = {rejected_norm} at {angle}\u00b0 (cosine {cosine}), "
     "d_w/d_l = {ratio}{objective}: to first order a step of \u03b7 = {eta} changes log \u03c0_w by {change_chosen} and "
@@ -216,7 +203,7 @@ class GradientGeometry(BookWidget):
         settings = {
             name: f"{getattr(self, name):g}" for name in ("chosen_norm", "rejected_norm", "angle", "ratio", "eta")
         }
-        title = (CASE_TITLES | DOMAIN_TITLES)[str(reading["case"])]
+        title = (conditions.CASE_TITLES | DOMAIN_TITLES)[str(reading["case"])]
         objective = "".join(f" ({row[1]})" for row in self.menu["rows"] if row[0] == self.objective)
         return _SENTENCES[self.read_as].format(**numbers, **settings, title=title, objective=objective)
 
@@ -238,11 +225,7 @@ class GradientGeometry(BookWidget):
             drawn += f'fill="none"/><text x="{x + 9:.1f}" y="{y + 16:.1f}" font-size="14" stroke="none">Fish</text></g>'
         elif shrink > 1:
             words += f" v is drawn at 1 : {shrink:.3g}."
-        sentence, half = html.escape(words, quote=True), _SIZE // 2
-        return (
-            f'<figure class="gt-still"><svg role="img" aria-label="{sentence}" width="{_SIZE}" height="{_SIZE}" '
-            f'viewBox="{-half} {-half} {_SIZE} {_SIZE}">{drawn}</svg><figcaption>{sentence}</figcaption></figure>'
-        )
+        return still((-_SIZE // 2, -_SIZE // 2, _SIZE, _SIZE), drawn, words)
 
 
 def _domain_case(inner: float, one: float, two: float) -> str:

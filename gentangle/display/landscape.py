@@ -1,13 +1,12 @@
 """The widget of matching in the plane: quadratic domains, and the paths that ERM, IDGM and Fish take over them."""
 
-import html
 from functools import partial
 from typing import Any
 
 import numpy as np
 import traitlets
 
-from gentangle.display.widget import BookWidget, module_text
+from gentangle.display.widget import BookWidget, module_text, still
 
 #: Direction in which each domain is steep, in degrees; its curvature there; a path that leaves this square ran away.
 ANGLES, STEEP, FAR = (0.0, 45.0, 75.0, 120.0), 2.0, 1e3
@@ -158,7 +157,6 @@ class DomainLandscape(BookWidget):
 
     def picture(self) -> str:
         paths = self.paths()
-        sentence = html.escape(self.sentence(self.reading(paths)), quote=True)
         drawn = []
         for row, (name, points) in enumerate(paths.items()):
             title, colour, dashes = _LOOKS[name]
@@ -175,7 +173,4 @@ class DomainLandscape(BookWidget):
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="9" fill="none" stroke="#767676"/><text x="{x:.1f}" '
                 f'y="{y + 4:.1f}" fill="#767676" font-size="12" text-anchor="middle">{i}</text>'
             )
-        return (
-            f'<figure class="gt-still"><svg role="img" aria-label="{sentence}" width="256" height="256" '
-            f'viewBox="-128 -128 256 256">{"".join(drawn)}</svg><figcaption>{sentence}</figcaption></figure>'
-        )
+        return still((-128, -128, 256, 256), "".join(drawn), self.sentence(self.reading(paths)))

@@ -10,7 +10,6 @@ from gentangle.alignment.diagnosis import context_of, fitting
 from gentangle.alignment.heatmap import TokenHeatmap, token_heatmap
 from gentangle.alignment.policy import tokenise
 from gentangle.alignment.preference import Pair
-from gentangle.display.geometry import CASE_TITLES
 from gentangle.display.report import heatmap_page
 from gentangle.errors import InputError
 
@@ -104,7 +103,7 @@ def reading_html(found: TokenHeatmap) -> str:
     """The pair's Gram matrix, its case by SGD on the pair alone, and the heatmap, as a fragment without scripts."""
     gram = found.pair
     chosen, rejected = conditions.first_order_changes(gram)
-    name = str(conditions.case((chosen, rejected)))
+    title = conditions.CASE_TITLES[str(conditions.case((chosen, rejected)))]
     cosine = float(conditions.cosine(gram)) if gram[0, 0] * gram[1, 1] > 0 else 0.0
     rows = {
         "|w|\u00b2": gram[0, 0],
@@ -117,7 +116,7 @@ def reading_html(found: TokenHeatmap) -> str:
     cells = "".join(f'<tr><th scope="row">{head}</th><td>{value:+.3g}</td></tr>' for head, value in rows.items())
     page = escape(heatmap_page(found.chosen, found.rejected, found.gram, found.cosine), quote=True)
     return (
-        f"<p><b>{CASE_TITLES[name].capitalize()}.</b> To first order, by SGD of rate \u03b7 on this pair alone, "
+        f"<p><b>{title.capitalize()}.</b> To first order, by SGD of rate \u03b7 on this pair alone, "
         "d<sub>w</sub> = d<sub>l</sub> = 1; in nats.</p>"
         f'<table class="gt-pair"><tbody>{cells}</tbody></table>'
         f'<iframe title="Heatmap of the pair\'s tokens" sandbox srcdoc="{page}" loading="lazy" '

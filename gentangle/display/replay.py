@@ -1,6 +1,5 @@
 """The widget that replays stored runs of DPO: log-probabilities, cosines, cases and heatmaps, look by look."""
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,8 @@ import numpy as np
 import traitlets
 
 from gentangle.alignment.conditions import CASES
-from gentangle.display.widget import BookWidget, module_text
+from gentangle.alignment.records import cosines
+from gentangle.display.widget import CHOSEN, REJECTED, BookWidget, module_text, still
 from gentangle.errors import InputError
 
 GROUPS = {"held_out": "held-out", "train": "training"}
@@ -56,17 +56,12 @@ def _group(form: str, rows: Any, group: str) -> dict[str, Any]:
     return {
         "chosen": [round(float(np.mean(look["chosen"])), 4) for look in looks],
         "rejected": [round(float(np.mean(look["rejected"])), 4) for look in looks],
-        "cosines": [_cosines(look) for look in looks],
+        "cosines": [[round(c, 6) + 0.0 for c in cosines(look).tolist()] for look in looks],
         "cases": ["".join(map(_digit, look["case"])) for look in looks],
         "heat": [
             [[round(c, 2) + 0.0 for c in (own, *shared)] for own, shared in zip(*both, strict=True)] for both in heat
         ],
     }
-
-
-def _cosines(look: Mapping[str, Any]) -> list[float]:
-    norms = np.sqrt(np.multiply(look["chosen_norm_sq"], look["rejected_norm_sq"]))
-    return [round(c, 6) + 0.0 for c in (np.array(look["inner_product"]) / norms).tolist()]
 
 
 def _digit(case: str) -> str:
@@ -154,8 +149,7 @@ class TrainingReplay(BookWidget):
         return f"{start} Means of {'; '.join(parts)}.".replace(" -", " \u2212")
 
     def picture(self) -> str:
-        sentence, run = html.escape(self.sentence(), quote=True), self.data["forms"][self.form]
-        sides = {"chosen": "#0072B2", "rejected": "#D55E00"}
+        run, sides = self.data["forms"][self.form], {"chosen": CHOSEN, "rejected": REJECTED}
         values = [value for group in GROUPS for side in sides for value in run[group][side][1:]]
         low, spread, last = min(values), max(values) - min(values) or 1.0, len(self.data["steps"]) - 1
         drawn = []
@@ -170,9 +164,5 @@ class TrainingReplay(BookWidget):
             end = 160 - 150 * (run["held_out"][side][-1] - low) / spread
             drawn.append(f'<text x="246" y="{end + 5:.1f}" fill="{colour}">{side}</text>')
         at = 240 * max(self.look - 1, 0) / last
-        return (
-            f'<figure class="gt-still"><svg role="img" aria-label="{sentence}" width="310" height="180" '
-            f'viewBox="0 0 310 180"><g stroke="#767676"><path d="M0 170H240"/><path d="M{at:.1f} 0V170" '
-            f'stroke-dasharray="4"/></g>{"".join(drawn)}</svg><figcaption>{sentence} Held-out solid, training dashed.'
-            "</figcaption></figure>"
-        )
+        axes = f'<g stroke="#767676"><path d="M0 170H240"/><path d="M{at:.1f} 0V170" stroke-dasharray="4"/></g>'
+        return still((0, 0, 310, 180), axes + "".join(drawn), self.sentence(), " Held-out solid, training dashed.")

@@ -7,8 +7,7 @@ import traitlets
 
 from gentangle.alignment import conditions
 from gentangle.alignment.suffix import orthogonal_gram
-from gentangle.display.geometry import CASE_TITLES
-from gentangle.display.widget import BookWidget, module_text
+from gentangle.display.widget import CHOSEN, REJECTED, BookWidget, module_text, still
 
 
 class SuffixCases(BookWidget):
@@ -56,17 +55,14 @@ class SuffixCases(BookWidget):
             f"p_w = {self.p_w:g}, p_l = {self.p_l:g}; {self.length} shared tokens, each missed with probability "
             f"{self.miss_w:g} after chosen and {self.miss_l:g} after rejected; hidden cosine {self.rho:g}. To first "
             f"order log \u03c0_w changes by {reading['change_chosen']:+.2f} and log \u03c0_l by "
-            f"{reading['change_rejected']:+.2f}: {CASE_TITLES[str(reading['case'])]}."
+            f"{reading['change_rejected']:+.2f}: {conditions.CASE_TITLES[str(reading['case'])]}."
         ).replace("-", "\u2212")
         changes = conditions.first_order_changes(orthogonal_gram(**self.given() | {"length": np.array([0, 120])}))
         ends = np.round(-85 * changes / np.abs(changes).max(), 1)
         lines = "".join(
             f'<g fill="{colour}"><line x2="240" y1="{start}" y2="{end}" stroke="{colour}" stroke-width="3"/>'
             f'<text x="246" y="{end + 5}">{name}</text></g>'
-            for name, colour, start, end in zip(("chosen", "rejected"), ("#0072B2", "#D55E00"), *ends, strict=True)
+            for name, colour, start, end in zip(("chosen", "rejected"), (CHOSEN, REJECTED), *ends, strict=True)
         )
-        return (
-            f'<figure class="gt-still"><svg role="img" aria-label="{sentence}" width="310" height="200" '
-            f'viewBox="0 -100 310 200"><g stroke="#767676"><line x2="240"/><line x1="{at}" x2="{at}" y1="-95" y2="95" '
-            f'stroke-dasharray="4"/></g>{lines}</svg><figcaption>{sentence}</figcaption></figure>'
-        )
+        axes = f'<line x2="240"/><line x1="{at}" x2="{at}" y1="-95" y2="95" stroke-dasharray="4"/>'
+        return still((0, -100, 310, 200), f'<g stroke="#767676">{axes}</g>{lines}', sentence)

@@ -15,6 +15,8 @@ import anywidget
 
 HERE = Path(__file__).parent
 LOADER, STYLE = "static_loader.js", "widgets.css"
+#: Of chosen and rejected, as in the figures.
+CHOSEN, REJECTED = "#0072B2", "#D55E00"
 
 
 #: What stands before a widget's own file, which therefore imports nothing.
@@ -58,6 +60,20 @@ class BookWidget(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         return {**data, "text/html": self.static_html()}, metadata
+
+
+def still(view: tuple[int, int, int, int], drawn: str, sentence: str, note: str = "") -> str:
+    """A static picture as HTML: an SVG whose text is the sentence, which stands below it too, before the note.
+
+    Args:
+        view: left, top, width and height.
+        drawn: the SVG's content.
+    """
+    words, (*_, width, height) = html.escape(sentence, quote=True), view
+    return (
+        f'<figure class="gt-still"><svg role="img" aria-label="{words}" width="{width}" height="{height}" '
+        f'viewBox="{" ".join(map(str, view))}">{drawn}</svg><figcaption>{words}{note}</figcaption></figure>'
+    )
 
 
 def static_files(modules: Iterable[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 r"""Adam's preconditioner: the diagonal D by which it multiplies a gradient, momentum apart."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gentangle.gradients.oracle import trainable_parameters
@@ -35,6 +36,10 @@ def adam_preconditioner(optimizer: Any, model: "torch.nn.Module") -> "dict[str, 
             state = inner.state.get(p, {})
             if "exp_avg_sq" not in state or group["amsgrad"] or hasattr(p, "full_tensor"):
                 return None
-            unbiased = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
-            found[names[id(p)]] = 1 / (unbiased.sqrt() + group["eps"])
+            found[names[id(p)]] = 1 / adam_denominator(state["exp_avg_sq"], float(state["step"]), group)
     return found
+
+
+def adam_denominator(second_moment: "torch.Tensor", steps: float, group: Mapping[str, Any]) -> "torch.Tensor":
+    r""":math:`\sqrt{v/(1-\beta_2^t)} + \epsilon`, by which Adam divides after t steps; ``group`` has its settings."""
+    return (second_moment / (1 - group["betas"][1] ** steps)).sqrt() + group["eps"]

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from gentangle.errors import InputError
+from gentangle.gradients.undo import all_or_nothing
 from gentangle.matching.domains import Domains, Gradient, Minibatches, domains_of, learning, square
 from gentangle.matching.erm import erm_gradient
 from gentangle.matching.fish import fish_step
 from gentangle.matching.idgm import idgm_gradient
 from gentangle.matching.irm import irm_gradient
 from gentangle.matching.smooth_fish import smooth_fish_gradient
-from gentangle.matching.undo import all_or_nothing
 from gentangle.matching.weighted_losses import group_dro_weights, vrex_weights, weighted_gradient
 
 

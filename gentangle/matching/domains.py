@@ -10,8 +10,8 @@ import torch
 from gentangle.errors import InputError
 from gentangle.gradients import gram
 from gentangle.gradients.step import at_least_float32
+from gentangle.gradients.undo import all_or_nothing, put_back
 from gentangle.matching.gip import mean_cosine, mean_inner_product
-from gentangle.matching.undo import all_or_nothing, put_back
 
 #: Name of a domain -> its loss as a function of the model, a scalar tensor.
 Domains = Mapping[Hashable, Callable[[torch.nn.Module], torch.Tensor]]

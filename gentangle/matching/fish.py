@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 
 from gentangle.errors import InputError, one_of
+from gentangle.gradients.undo import all_or_nothing
 from gentangle.matching.domains import Domains, learning, loss_at, metrics, visiting_order
 from gentangle.matching.loop_gip import LoopGIP
-from gentangle.matching.undo import all_or_nothing
 
 BUFFERS = ("interpolate", "inner")
 

@@ -3,9 +3,9 @@
 import torch
 
 from gentangle.errors import InputError
+from gentangle.gradients.undo import all_or_nothing, put_back
 from gentangle.matching.domains import Domains, Gradient, gradient_at, learning, visiting_order
 from gentangle.matching.erm import erm_gradient
-from gentangle.matching.undo import all_or_nothing, put_back
 
 
 def smooth_fish_gradient(

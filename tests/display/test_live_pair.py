@@ -7,9 +7,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from gentangle import InputError, case, first_order_changes, pair_gram
+from gentangle.alignment.conditions import CASE_TITLES
 from gentangle.alignment.policy import collate, response_log_probs
 from gentangle.alignment.preference import Pair
-from gentangle.display.geometry import CASE_TITLES
 from gentangle.display.live_pair import MOST_TOKENS, LivePair, pair_heatmap
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -16,7 +16,7 @@ from gentangle.alignment import conditions
 from gentangle.alignment.objectives import OBJECTIVES
 from gentangle.alignment.symbols import MARGIN
 from gentangle.display import objective_menu
-from gentangle.display.geometry import CASE_TITLES, CURVATURE, DOMAIN_TITLES, GradientGeometry
+from gentangle.display.geometry import CURVATURE, DOMAIN_TITLES, GradientGeometry
 from gentangle.display.widget import BookWidget, source_name, static_files
 from gentangle.errors import InputError
 from gentangle.matching import expansion
@@ -70,9 +70,9 @@ def test_a_tie_is_no_fall():
 
 
 def test_every_case_has_a_title():
-    names = {value for name, value in vars(conditions).items() if name.isupper() and value in CASE_TITLES}
+    names = {value for name, value in vars(conditions).items() if name.isupper() and isinstance(value, str)}
     assert names >= {*conditions.CASES, conditions.REVERSED, conditions.UNMOVED}
-    assert set(CASE_TITLES) == names
+    assert set(conditions.CASE_TITLES) == names
 
 
 # ---- the menu of objectives ----
