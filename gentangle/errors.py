@@ -30,6 +30,12 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def nothing_at(what: str, name: str, instead: str, error: Exception | None = None) -> InputError:
+    """What to raise where a model or data were looked for in vain; ``error`` is what a library said of it."""
+    reason = "" if error is None else f" ({first_line(error)})"
+    return InputError(f"No {what} at {name!r}{reason}: give {instead}, or a hub name where a network is.")
+
+
 def closest(given: str, names: Iterable[str]) -> str:
     """The question whether the one of ``names`` that is close to ``given`` was meant; empty where none is close."""
     close = difflib.get_close_matches(given, sorted(names), n=1)

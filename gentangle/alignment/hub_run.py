@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from gentangle.alignment.policy import PLAIN_TEMPLATE, load_policy, save_policy
 from gentangle.alignment.preference import sentiment_pairs, split_opinions
 from gentangle.alignment.recipes import HubData, HubRecipe, Stage
 from gentangle.alignment.scale import adapter, check_memory, own_reference
-from gentangle.errors import InputError, first_line
+from gentangle.errors import InputError, first_line, nothing_at
 from gentangle.provenance import provenance
 from gentangle.rated_texts import load
 from gentangle.runs import RunDirectory
@@ -107,14 +107,10 @@ def check_machine(recipe: HubRecipe, state: PartialState) -> None:
     try:
         config = AutoConfig.from_pretrained(recipe.model)
     except Exception as error:  # of a broken file transformers raises whatever its reader does
-        raise _nothing("model", recipe.model, error, "a folder") from error
+        raise nothing_at("model", recipe.model, "a folder", error) from error
     if recipe.memory_check:
         with training.quiet():
             check_memory(recipe, config, state.device, 1 if state.device.type == "cuda" else state.num_processes)
-
-
-def _nothing(kind: str, name: str, error: Exception, instead: str) -> InputError:
-    return InputError(f"No {kind} at {name!r} ({first_line(error)}): give {instead}, or a hub name where a network is.")
 
 
 def load_pairs(data: HubData) -> tuple[Any, int]:
@@ -148,7 +144,9 @@ def _pairs(data: HubData) -> tuple[Any, int]:
 
 def _read(data: HubData) -> Any:
     if data.source.startswith(TWEETS):
-        return Dataset.from_list(_tweets(data.source.removeprefix(TWEETS)))
+        texts, _, neutral = split_opinions(load("tweets"), HELD_OUT)
+        pairs = sentiment_pairs(texts, data.source.removeprefix(TWEETS), neutral)
+        return Dataset.from_list(training.conversations(pairs))
     try:
         if data.source.endswith((".jsonl", ".json")):
             _check_rows(data.source)
@@ -157,7 +155,7 @@ def _read(data: HubData) -> Any:
     except InputError:
         raise
     except (OSError, ValueError, DatasetGenerationError) as error:
-        raise _nothing("data", data.source, error, f"a JSONL file, {TWEETS}FORM") from error
+        raise nothing_at("data", data.source, f"a JSONL file, {TWEETS}FORM", error) from error
 
 
 def _check_rows(path: str) -> None:
@@ -172,16 +170,6 @@ def _check_rows(path: str) -> None:
         rows = given if lines[0] is text and isinstance(given, list) else [given]
         if wrong := next((type(row).__name__ for row in rows if not isinstance(row, Mapping)), None):
             raise InputError(f"{path}, line {number}: {wrong}, expected an object with chosen and rejected.")
-
-
-def _tweets(form: str) -> list[dict[str, Any]]:
-    """The pairs as messages: TRL ends plain texts, and not those, by a token that would be one more of the suffix."""
-    texts, _, neutral = split_opinions(load("tweets"), HELD_OUT)
-    roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
-    return [
-        {column: [{"role": role, "content": getattr(pair, column)}] for column, role in roles.items()}
-        for pair in sentiment_pairs(texts, form, neutral)
-    ]
 
 
 def data_hash(pairs: Any) -> str:
@@ -208,7 +196,7 @@ class _Stages:
             return self.recipe.model
         if not (folder / "model").exists():
             rows = self.pairs.remove_columns("rejected").rename_column("chosen", "completion")
-            model, tokenizer = self.train(SFTTrainer, SFTConfig, self.recipe.model, rows, stage, folder)
+            model, tokenizer = self.train(SFTTrainer, SFTConfig, self.recipe.model, rows, stage, folder=folder)
             self.save(model.merge_and_unload() if self.recipe.lora.rank else model, tokenizer, folder / "model")
         return str(folder / "model")
 
@@ -218,8 +206,10 @@ class _Stages:
         recipe = self.recipe
         trainer, settings = trainer_and_settings(objective(recipe.objective), recipe.preference.extra)
         stage, folder = replace(recipe.preference, extra=settings), self.run.path / "preference"
-        more = {"ref_model": self.load(start)[0].eval().requires_grad_(False)} if own_reference(recipe) else {}
-        trained = self.train(trainer, DPOConfig, start, self.pairs, stage, folder, self.watchers(), stop_after, **more)
+        more: dict[str, Any] = {"folder": folder, "callbacks": self.watchers(), "stop_after": stop_after}
+        if own_reference(recipe):
+            more["ref_model"] = self.load(start)[0].eval().requires_grad_(False)
+        trained = self.train(trainer, DPOConfig, start, self.pairs, stage, **more)
         if stop_after is None:
             self.save(*trained, self.run.path / "model")
 
@@ -234,25 +224,14 @@ class _Stages:
         callback = EntanglementCallback(every_n_steps=every, forecast_every=forecast, seen=seen)
         return [callback, training.LogCallback(seen)]
 
-    def train(
-        self,
-        trainer: Any,
-        config: Any,
-        start: str,
-        rows: Any,
-        stage: Stage,
-        folder: Path,
-        callbacks: Sequence[Any] = (),
-        stop_after: int | None = None,
-        **more: Any,
-    ) -> tuple[Any, Any]:
-        """Model, in its adapters where it has some, and tokenizer after a stage."""
+    def train(self, trainer: Any, config: Any, start: str, rows: Any, stage: Stage, **more: Any) -> tuple[Any, Any]:
+        """Model, in its adapters where it has some, and tokenizer after a stage; ``more`` as of ``run_stage``."""
         recipe, (model, tokenizer) = self.recipe, self.load(start)
         if recipe.lora.rank:
             more["peft_config"] = adapter(model, recipe.lora)
         stage = replace(stage, extra={"bf16": recipe.dtype == "bfloat16"} | stage.extra)
-        given = (model, tokenizer, rows, stage, recipe.seed, folder, callbacks, stop_after)
-        return training.run_stage(trainer, config, *given, **more).model, tokenizer
+        given = (model, tokenizer, rows, stage)
+        return training.run_stage(trainer, config, *given, seed=recipe.seed, **more).model, tokenizer
 
     def load(self, name: str) -> tuple[Any, Any]:
         """Model on the process's device, and tokenizer; a conversation needs a template that says who speaks."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gentangle import smollm2
 from gentangle.alignment.preference import Pair
-from gentangle.errors import InputError, first_line
+from gentangle.errors import InputError, first_line, nothing_at
 
 if TYPE_CHECKING:
     import torch
@@ -65,16 +65,14 @@ def load_policy(
 
     name = smollm2.fetched() if name is None else name
     if str(name).startswith((".", "/")) and not Path(name).is_dir():  # a folder is meant: ask no hub for it
-        raise InputError(f"No model at {str(name)!r}: give a folder, or a hub name where a network is.")
+        raise nothing_at("model", str(name), "a folder")
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
         ids, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
         tokenizer("a")  # what its settings do not let it do shows here
     except Exception as error:  # of a broken file transformers raises whatever the reader of that file does
-        raise InputError(
-            f"No model at {str(name)!r} ({first_line(error)}): give a folder, or a hub name where a network is."
-        ) from error
+        raise nothing_at("model", str(name), "a folder", error) from error
     if ids >= rows:
         raise InputError(f"The tokenizer at {str(name)!r} has the token {ids}, the model {rows}: they do not fit.")
     if tokenizer.pad_token is None:

@@ -38,7 +38,7 @@ def supervised(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[Pair], stage: Stage, **run: Any
 ) -> None:
     """Fine-tune ``model`` in place on the chosen responses (loss on the response's tokens only)."""
-    rows = [{"prompt": _message("user", p.prompt), "completion": _message("assistant", p.chosen)} for p in pairs]
+    rows = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in conversations(pairs)]
     _supervised(model, tokenizer, rows, stage, **run)
 
 
@@ -85,41 +85,29 @@ def preference(
     else:
         trainer, settings = trainer_and_settings(objective(objective_name), stage.extra)
     stage = replace(stage, extra=settings)
-    rows = [
-        {
-            "prompt": _message("user", p.prompt),
-            "chosen": _message("assistant", p.chosen),
-            "rejected": _message("assistant", p.rejected),
-        }
-        for p in pairs
-    ]
+    more: dict[str, Any]
     if lora:
         from peft import LoraConfig
 
         more = {"peft_config": LoraConfig(task_type="CAUSAL_LM", **lora)}
     else:
         more = {"ref_model": reference if reference is not None else fresh_copy(model).requires_grad_(False)}
-    return run_stage(trainer, DPOConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after, **more)
+    more |= {"seed": seed, "folder": folder, "callbacks": callbacks, "stop_after": stop_after}
+    return run_stage(trainer, DPOConfig, model, tokenizer, conversations(pairs), stage, **more)
 
 
-def _supervised(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    rows: list[dict[str, Any]],
-    stage: Stage,
-    *,
-    seed: int,
-    folder: Path | None = None,
-    callbacks: "Sequence[TrainerCallback]" = (),
-    stop_after: int | None = None,
-) -> None:
+def _supervised(model: Any, tokenizer: Any, rows: list[dict[str, Any]], stage: Stage, **run: Any) -> None:
     from trl import SFTConfig, SFTTrainer
 
-    run_stage(SFTTrainer, SFTConfig, model, tokenizer, rows, stage, seed, folder, callbacks, stop_after)
+    run_stage(SFTTrainer, SFTConfig, model, tokenizer, rows, stage, **run)
 
 
-def _message(role: str, content: str) -> list[dict[str, str]]:
-    return [{"role": role, "content": content}]
+def conversations(pairs: Sequence[Pair]) -> list[dict[str, list[dict[str, str]]]]:
+    """Pairs as messages: TRL ends plain texts, and not those, by a token that would be one more of the response."""
+    roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+    return [
+        {column: [{"role": role, "content": getattr(pair, column)}] for column, role in roles.items()} for pair in pairs
+    ]
 
 
 def run_stage(
@@ -129,13 +117,17 @@ def run_stage(
     tokenizer: Any,
     rows: Any,
     stage: Stage,
+    *,
     seed: int,
-    folder: Path | None,
-    callbacks: "Sequence[TrainerCallback]",
-    stop_after: int | None,
+    folder: Path | None = None,
+    callbacks: "Sequence[TrainerCallback]" = (),
+    stop_after: int | None = None,
     **more: Any,
 ) -> Any:
-    """Train by the class of TRL; ``stage.extra`` has the last word on a setting. Returns the trainer."""
+    """Train by the class of TRL; ``stage.extra`` has the last word on a setting. Returns the trainer.
+
+    ``seed``, ``folder``, ``callbacks`` and ``stop_after`` as in :func:`preference`; ``more`` goes to the class.
+    """
     with quiet(), tempfile.TemporaryDirectory() as temporary:
         from datasets import Dataset
         from transformers import PrinterCallback
