@@ -26,7 +26,7 @@ from gentangle.errors import InputError
 from gentangle.gradients.capture import Capture
 from gentangle.gradients.fused_head import FusedHead
 from gentangle.gradients.logits_head import LogitsHead
-from gentangle.gradients.oracle import trainable_parameters
+from gentangle.gradients.oracle import trainable_parameters, whole
 from gentangle.gradients.pairs import pair_blocks
 from gentangle.gradients.preconditioner import adam_preconditioner
 from gentangle.gradients.step import parameter_step, snapshot
@@ -224,7 +224,7 @@ class EntanglementCallback(TrainerCallback):
                 "The trainer's loss reached log-probabilities neither through TRL's fused head nor through the model's "
                 "logits: EntanglementCallback reads TRL 1.16's DPOTrainer and CPOTrainer."
             )
-        scaled = np.sum(list(self._capture.gram_by_parameter().values()), axis=0)
+        scaled = whole(self._capture.gram_by_parameter())
         batch = {"scaled": scaled, "slopes": self._head.slopes.double().cpu().numpy()}
         sharded = any(hasattr(p, "full_tensor") for p in self._capture.model.parameters())
         # A pass of one process alone would wait for the others where the model is sharded.
@@ -239,7 +239,7 @@ class EntanglementCallback(TrainerCallback):
             log_probs = base(*args, **kwargs).log_probs
             seen.offsets = [0, len(log_probs) // 2]
             torch.autograd.grad(log_probs.sum(), seen.edges, allow_unused=True)
-        return pair_blocks(np.sum(list(seen.gram_by_parameter().values()), axis=0))
+        return pair_blocks(whole(seen.gram_by_parameter()))
 
     @staticmethod
     def row(step: int, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ AT_STAGES = ("accuracy", "stage", "masks")
 HEATMAPS = 4
 
 
-def make_base(recipe: BaseRecipe, folder: Path) -> Rows:
+def make_base(recipe: BaseRecipe, folder: Path) -> None:
     """Train the base policy and save it to ``folder``: model.safetensors, tokenizer and config.
 
     Its language stage reads every text of the recipe's domains and the training tweets without
@@ -63,7 +63,6 @@ def make_base(recipe: BaseRecipe, folder: Path) -> Rows:
     training.supervised(model, tokenizer, asked, recipe.supervised, seed=recipe.seed, folder=work / "supervised")
     save_policy(model, tokenizer, folder)
     shutil.rmtree(work)
-    return []
 
 
 def preference_data(recipe: PreferenceRecipe, form: str) -> tuple[list[Pair], list[Pair], list[RatedText]]:

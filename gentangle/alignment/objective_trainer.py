@@ -1,6 +1,7 @@
 """Any objective of the package, trained by TRL: its own loss where its DPOTrainer has it, else ours in its place."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,10 +47,15 @@ def trainer_and_settings(objective: Objective, settings: Mapping[str, Any]) -> t
     if weight is not None:
         raise InputError(f"sft_weight is given, but TRL has no {objective.title}: the term is TRL's. Leave it out.")
 
-    def make(*args: Any, **more: Any) -> ObjectiveTrainer:
-        return ObjectiveTrainer(*args, objective=objective, hyperparameters=values, **more)
-
+    make = partial(ObjectiveTrainer, objective=objective, hyperparameters=values)
     return make, others | ({"beta": values["beta"]} if "beta" in values else {})
+
+
+def labelled(batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """What a model is called with for TRL's fused head to give the log-probabilities of the responses' tokens."""
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
+    return given | {"use_cache": False, "fused_lm_head": True}
 
 
 class ObjectiveTrainer(DPOTrainer):
@@ -96,11 +102,10 @@ class ObjectiveTrainer(DPOTrainer):
 
     def _token_log_probs(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the next token under the policy and under the reference, (2P, T - 1); 0 where it is no response's."""
-        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-        given = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "labels": labels}
-        log_probs = model(**given, use_cache=False, fused_lm_head=True).log_probs
+        given = labelled(inputs)
+        log_probs = model(**given).log_probs
         with torch.no_grad():
-            return log_probs, self.ref_model(**given, use_cache=False, fused_lm_head=True).log_probs
+            return log_probs, self.ref_model(**given).log_probs
 
     def _log_pair(self, chosen: Any, rejected: Any, ref_chosen: Any, ref_rejected: Any) -> None:
         """DPOTrainer's own metrics of the pair, under its names."""

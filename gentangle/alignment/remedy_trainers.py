@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from trl import DPOTrainer
 
 from gentangle.alignment.callback import NO_SLOPE, EntanglementCallback, causal_model, pair_grams
-from gentangle.alignment.objective_trainer import ObjectiveTrainer
+from gentangle.alignment.objective_trainer import ObjectiveTrainer, labelled
 from gentangle.alignment.objectives import objective
 from gentangle.alignment.remedies import REMEDIES
 from gentangle.errors import InputError, one_of
 from gentangle.gradients.capture import Capture
 from gentangle.gradients.fused_head import FusedHead
-from gentangle.gradients.oracle import trainable_parameters
+from gentangle.gradients.oracle import trainable_parameters, whole
 from gentangle.gradients.preconditioner import adam_denominator
 from gentangle.gradients.undo import all_or_nothing, put_back
 
@@ -105,7 +105,7 @@ class ReweightedTrainer(RowGradientTrainer):
 
     def gradient(self, model: Any, inputs: Mapping[str, Any], seen: Capture, slopes: Any) -> Gradient:
         """The rows' gradients, each times the remedy's coefficient over the pair's own."""
-        scaled = np.sum(list(seen.gram_by_parameter().values()), axis=0)
+        scaled = whole(seen.gram_by_parameter())
         factors, plain = remedy_factors(self.remedy, scaled, slopes.double().cpu().numpy())
         self._metrics["train"]["remedy/plain_pairs"].append(float(plain.mean()))
         return seen.combination(factors)
@@ -195,12 +195,10 @@ class SplitStepTrainer(RowGradientTrainer):
 
     def _part(self, model: Any, batch: Mapping[str, torch.Tensor], slopes: torch.Tensor) -> Gradient:
         """Gradient of sum_i c_i log pi_i where the parameters now stand."""
-        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-        given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
         parameters = trainable_parameters(model)
         with self.compute_loss_context_manager():
             # Not a call: hooks on the model, a callback's, watch the step's own pass alone.
-            out = causal_model(model).forward(**given, use_cache=False, fused_lm_head=True)
+            out = causal_model(model).forward(**labelled(batch))
         total = (slopes * out.log_probs.sum(1)).sum()
         gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
         return {name: g for name, g in zip(parameters, gradients, strict=True) if g is not None}

@@ -48,8 +48,7 @@ def theory_verdicts() -> dict[str, Verdict]:
 def synchronised(draws: int = 20_000, seed: int = 0) -> Verdict:
     """``reproduced`` if no random pair, with random positive slopes, is in the fourth case."""
     rng = np.random.default_rng(seed)
-    gradients = rng.normal(size=(draws, 2, 3)) * rng.lognormal(sigma=1.5, size=(draws, 2, 1))
-    changes = first_order_changes(gradients @ np.swapaxes(gradients, 1, 2), *rng.lognormal(sigma=1.5, size=(2, draws)))
+    changes = first_order_changes(_grams(rng, draws, sigma=1.5), *rng.lognormal(sigma=1.5, size=(2, draws)))
     scale = np.abs(changes).max(axis=1, keepdims=True)
     fourth = np.sum(case(np.where(np.abs(changes) < 1e-12 * scale, 0, changes)) == REVERSED)
     return _count(int(fourth), draws, "random pairs and slopes")
@@ -87,8 +86,7 @@ def normalised_gradients(draws: int = 20_000, seed: int = 0) -> Verdict:
     ``reproduced`` if in none, ``reproduced in part`` if in none whose slopes are equal, else ``differs``.
     """
     rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(draws, 2, 3)) * rng.lognormal(size=(draws, 2, 1))
-    gram, apart = rows @ np.swapaxes(rows, 1, 2), tuple(rng.lognormal(size=(2, draws)))
+    gram, apart = _grams(rng, draws), tuple(rng.lognormal(size=(2, draws)))
     falls = [
         int(np.sum(~conditions_hold(gram, *np.moveaxis(remedy(gram, *slopes), -1, 0))[0]))
         for slopes in ((), apart)
@@ -160,9 +158,7 @@ def underspecified(draws: int = 100, seed: int = 0) -> Verdict:
 
 def unintended_consequences(draws: int = 20_000, seed: int = 0) -> Verdict:
     """``reproduced`` if in some random pairs rejected rises and in others chosen falls, while every margin grows."""
-    rng = np.random.default_rng(seed)
-    gradients = rng.normal(size=(draws, 2, 3)) * rng.lognormal(size=(draws, 2, 1))
-    changes = first_order_changes(gradients @ np.swapaxes(gradients, 1, 2))
+    changes = first_order_changes(_grams(np.random.default_rng(seed), draws))
     cases, grew = case(changes), np.mean(changes[:, 0] > changes[:, 1])
     up, down = (np.mean(cases == name) for name in (BOTH_UP, BOTH_DOWN))
     return "reproduced" if grew == 1 and min(up, down) > 0 else "differs", (
@@ -210,6 +206,12 @@ def one_form(draws: int = 50, seed: int = 0) -> Verdict:
         f"{len(OBJECTIVES) - len(outside)} of {len(OBJECTIVES)} have the form ({', '.join(outside)} is not), "
         f"d_w and d_l beside differences of the loss at {draws} random pairs: largest miss {max(misses):.0e}"
     )
+
+
+def _grams(rng: np.random.Generator, draws: int, sigma: float = 1.0) -> np.ndarray:
+    """Gram matrices of random pairs of gradients in three dimensions, (draws, 2, 2), whose lengths vary by sigma."""
+    gradients = rng.normal(size=(draws, 2, 3)) * rng.lognormal(sigma=sigma, size=(draws, 2, 1))
+    return gradients @ np.swapaxes(gradients, 1, 2)
 
 
 def _reference(rng: np.random.Generator, draws: int) -> dict[str, np.ndarray]:
