@@ -53,7 +53,13 @@ def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill beside ``path``; it becomes ``path`` when all went well, and is removed when not."""
+    """A folder to fill beside ``path``; it becomes ``path`` when all went well, and is removed when not.
+
+    Raises:
+        InputError: ``path`` is there already.
+    """
+    if path.exists():
+        raise InputError(f"{path} is there already: give another folder, or remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as temporary:
         yield (beside := Path(temporary) / path.name)

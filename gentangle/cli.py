@@ -339,7 +339,7 @@ def _heatmap(given: argparse.Namespace) -> None:
     model, tokenizer = _policy(given)
     example = example_on_line(given.pairs, given.row, model, tokenizer, end_of_text=not given.no_eos)
     found = token_heatmap(model, tokenizer, example)
-    page = heatmap_page(found.chosen, found.rejected, found.gram, found.cosine)
+    page = heatmap_page(found)
     numbers = as_json(found.as_json())
     with ExitStack() as both:  # neither takes its place where the other cannot be written
         for path, text in ((given.html, page), (given.json, numbers)):

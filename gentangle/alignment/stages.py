@@ -11,7 +11,7 @@ import torch
 from gentangle.alignment.heatmap import token_heatmap
 from gentangle.alignment.policy import response_log_probs, to_device, tokenise
 from gentangle.alignment.preference import Pair
-from gentangle.alignment.suffix import Span, SuffixPair
+from gentangle.alignment.suffix import Span, SuffixPair, same_position
 from gentangle.gradients.engine import engine_gram
 from gentangle.gradients.pairs import pair_blocks
 
@@ -58,10 +58,9 @@ def _of_pair(chosen: Span, rejected: Span) -> list[float | None]:
         return [None] * len(SUFFIX_FIGURES)
     pair = SuffixPair(chosen.states[0], chosen.p[0], int(chosen.tokens[0]), int(rejected.tokens[0]), *after)
     miss_w, miss_l = (1 - np.take_along_axis(s.p, s.tokens[:, None], 1).mean() for s in after)
-    (h, r), (k, s) = ((span.states, span.residuals()) for span in after)
+    h, k = (span.states for span in after)
     rho = (h * k).sum(1) / np.linalg.norm(h, axis=1) / np.linalg.norm(k, axis=1)
-    own = (h * h).sum(1) * (r * r).sum(1) - (h * k).sum(1) * (r * s).sum(1)
-    gram = pair.gram()
+    own, gram = same_position(*after), pair.gram()
     return [float(x) for x in (miss_w, miss_l, rho.mean(), gram[0, 0] - gram[0, 1], gram[0, 0], own.sum())]
 
 

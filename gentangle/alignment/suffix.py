@@ -50,6 +50,12 @@ class Span(NamedTuple):
         return self.residuals().T @ self.states
 
 
+def same_position(own: Span, other: Span) -> np.ndarray:
+    r"""What each position of two spans gives to :math:`\langle g, g - g'\rangle` with itself, shape (n,)."""
+    (h, r), (k, s) = ((span.states, span.residuals()) for span in (own, other))
+    return (h * h).sum(1) * (r * r).sum(1) - (h * k).sum(1) * (r * s).sum(1)
+
+
 #: Rows of :meth:`SuffixPair.parts`.
 PARTS = ("prefix", "contrast", "contrast with suffix", "same position", "across positions")
 
@@ -103,8 +109,7 @@ class SuffixPair:
         for own, other in (sides, sides[::-1]):  # <g, g - g'>: the prefix drops out of the difference
             prefix, token, suffix = (span.gradient() for span in own)
             _, token_apart, suffix_apart = (a.gradient() - b.gradient() for a, b in zip(own, other, strict=True))
-            (h, r), (k, s) = ((side[2].states, side[2].residuals()) for side in (own, other))
-            same = np.sum((h * h).sum(1) * (r * r).sum(1) - (h * k).sum(1) * (r * s).sum(1))
+            same = np.sum(same_position(own[2], other[2]))
             before = np.sum(prefix * (token_apart + suffix_apart))
             crossed = np.sum(token * suffix_apart + suffix * token_apart)
             columns.append((before, np.sum(token * token_apart), crossed, same, np.sum(suffix * suffix_apart) - same))

@@ -114,7 +114,7 @@ def reading_html(found: TokenHeatmap) -> str:
         "\u0394 log \u03c0<sub>l</sub> / \u03b7": rejected,
     }
     cells = "".join(f'<tr><th scope="row">{head}</th><td>{value:+.3g}</td></tr>' for head, value in rows.items())
-    page = escape(heatmap_page(found.chosen, found.rejected, found.gram, found.cosine), quote=True)
+    page = escape(heatmap_page(found), quote=True)
     return (
         f"<p><b>{title.capitalize()}.</b> To first order, by SGD of rate \u03b7 on this pair alone, "
         "d<sub>w</sub> = d<sub>l</sub> = 1; in nats.</p>"

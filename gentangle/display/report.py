@@ -1,12 +1,15 @@
 """Pages that stand alone: no script, no network, light and dark; every text from outside is escaped."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gentangle.errors import printable
+
+if TYPE_CHECKING:
+    from gentangle.alignment.heatmap import TokenHeatmap
 
 STEPS = 9  # shades of each sign
 LONGEST = 60  # letters of a token that are shown
@@ -69,22 +72,20 @@ def pair_row(entry: Mapping[str, Any]) -> str:
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
 
 
-def heatmap_page(chosen: Sequence[str], rejected: Sequence[str], gram: np.ndarray, cosine: np.ndarray) -> str:
+def heatmap_page(found: "TokenHeatmap") -> str:
     """The page of a pair's tokens: cosines, then inner products; a cell's title tells its tokens and number."""
-    count = len(chosen)
-    w, l, between = gram[:count, :count].sum(), gram[count:, count:].sum(), gram[:count, count:].sum()
+    (w, between), (_, l) = found.pair
     whole = between / np.sqrt(w * l) if w * l > 0 else 0.0
     body = [
         "<p>Rows and columns are tokens, <b class='w'>chosen</b> first, then <b class='l'>rejected</b>. Blue pulls the "
         "same way, orange against. The block of chosen rows and rejected columns sums to ⟨w,l⟩.</p>"
         f"<p>|w|² = {w:.4g}, |l|² = {l:.4g}, ⟨w,l⟩ = {between:.4g}, cosine {whole:+.2f}.</p>\n",
-        *_matrix("Cosine of the two tokens' gradients", chosen, rejected, cosine, 1.0),
+        *_matrix("Cosine of the two tokens' gradients", found, found.cosine, 1.0),
         *_matrix(
             "Inner product of the two tokens' gradients (shades by its square root)",
-            chosen,
-            rejected,
-            gram,
-            float(np.abs(gram).max()),
+            found,
+            found.gram,
+            np.abs(found.gram).max(),
         ),
     ]
     return _head("Token Gram matrix") + "".join(body) + "</body></html>\n"
@@ -95,10 +96,8 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[:LONGEST]}\u2026"
 
 
-def _matrix(
-    caption: str, chosen: Sequence[str], rejected: Sequence[str], values: np.ndarray, largest: float
-) -> Iterator[str]:
-    sides = [("w", token) for token in chosen] + [("l", token) for token in rejected]
+def _matrix(caption: str, found: "TokenHeatmap", values: np.ndarray, largest: float) -> Iterator[str]:
+    sides = [("w", token) for token in found.chosen] + [("l", token) for token in found.rejected]
     names = [escape(_short(repr(token)[1:-1])) for _, token in sides]
     power = 1.0 if largest == 1.0 else 0.5
     shades = np.round(STEPS * (np.abs(values) / (largest or 1.0)) ** power).clip(0, STEPS).astype(int)

@@ -16,6 +16,7 @@ import torch
 
 from gentangle.errors import InputError, one_of
 from gentangle.matching.domain_sampling import draw_domains
+from gentangle.matching.image_folders import MEAN, STD
 
 #: Domain -> rows of the training split; in CivilComments a row may be in several.
 Rows = Mapping[str, torch.Tensor]
@@ -301,6 +302,6 @@ def transform(name: str, tokenizer: Any, *, image_size: int, tokens: int) -> Tra
     from torchvision import transforms
 
     resize = [transforms.Resize((image_size, image_size))] if image_size else []
-    normalise = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    normalise = transforms.Normalize(MEAN, STD)
     composed: Transform = transforms.Compose([*resize, transforms.ToTensor(), normalise])
     return composed

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gentangle.atomic import whole_folder
-from gentangle.errors import InputError, one_of
+from gentangle.errors import one_of
 from gentangle.matching.wilds_data import SETS, import_wilds
 
 Row = dict[str, Any]
@@ -53,8 +53,6 @@ def make_fixture(name: str, root: Path, seed: int = 0) -> Path:
     """
     one_of(name, SETS, f"WILDS has no data set {name!r} here.")
     folder = root / f"{name}_v{SETS[name].version}"
-    if folder.exists():
-        raise InputError(f"{folder} is there already: give another folder, or remove it.")
     with whole_folder(folder) as beside:
         beside.mkdir()
         _WRITERS[name](beside, np.random.default_rng(seed))
@@ -72,8 +70,6 @@ def make_image_fixture(name: str, root: Path, seed: int = 0) -> Path:
     """
     one_of(name, IMAGE_SETS, f"DomainBed has no image set {name!r} here.")
     folder, (domains, classes), rng = root / name, IMAGE_SETS[name], np.random.default_rng(seed)
-    if folder.exists():
-        raise InputError(f"{folder} is there already: give another folder, or remove it.")
     with whole_folder(folder) as beside:
         for (number, domain), (label, own), image in product(enumerate(domains), enumerate(classes), range(IMAGES)):
             look, ending = (PAPER, "png") if domain in DRAWN else (number, "jpg")

@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 
 from gentangle import cli
 from gentangle.alignment.conditions import CASES
+from gentangle.alignment.heatmap import TokenHeatmap
 from gentangle.alignment.preference import Pair
 from gentangle.display.live_pair import LivePair
 from gentangle.display.report import COLUMNS, heatmap_page, page_end, page_start, pair_row
@@ -68,9 +69,8 @@ def assert_harmless(page, plain):
 @pytest.mark.parametrize("what", FOREIGN)
 def test_tokens_of_a_heatmap(what):
     text, gram = FOREIGN[what], np.array([[4.0, -2.0], [-2.0, 9.0]])
-    cosine = np.array([[1, -1 / 3], [-1 / 3, 1]])
-    page = heatmap_page([text], [text], gram, cosine)
-    assert_harmless(page, heatmap_page(["a"], ["b"], gram, cosine))
+    page = heatmap_page(TokenHeatmap([text], [text], gram))
+    assert_harmless(page, heatmap_page(TokenHeatmap(["a"], ["b"], gram)))
     if what == "a script":
         heads = BeautifulSoup(page, "html.parser").find("table").find_all("th", scope="col")
         assert [head.text for head in heads] == [text] * 2

@@ -7,7 +7,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from gentangle import InputError, cli, pair_gram
-from gentangle.alignment.heatmap import example_on_line, token_heatmap
+from gentangle.alignment.heatmap import TokenHeatmap, example_on_line, token_heatmap
 from gentangle.alignment.policy import collate, response_log_probs, tokenise
 from gentangle.alignment.preference import Pair
 from gentangle.display.report import heatmap_page
@@ -42,14 +42,12 @@ def test_responses_of_different_lengths_keep_their_tokens(heatmap):
 
 
 def test_a_token_without_gradient_has_cosine_0():
-    from gentangle.alignment.heatmap import TokenHeatmap
-
     assert TokenHeatmap(["a"], ["b"], np.diag([1.0, 0.0])).cosine.tolist() == [[1, 0], [0, 0]]
 
 
 def test_the_page_shows_tokens_as_text_and_loads_nothing():
     gram = np.array([[4.0, -2.0], [-2.0, 9.0]])
-    page = heatmap_page(["<script>alert(1)</script>"], ["&amp;\n"], gram, np.array([[1, -1 / 3], [-1 / 3, 1]]))
+    page = heatmap_page(TokenHeatmap(["<script>alert(1)</script>"], ["&amp;\n"], gram))
     found = BeautifulSoup(page, "html.parser")
     assert not found.find_all(["script", "link", "img", "iframe"])
     assert "http" not in page
