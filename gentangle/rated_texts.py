@@ -29,6 +29,8 @@ RELEASE = Release(
 )
 #: Bytes that are read of a file in the archive; the largest has a tenth of it.
 LARGEST = 10_000_000
+#: A text whose mean rating exceeds this in absolute value has a sentiment; the others are neutral.
+OPINION_THRESHOLD = 1.0
 _INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 
 #: Domain -> (file inside the corpus, its SHA-256).

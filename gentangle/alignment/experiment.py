@@ -23,12 +23,12 @@ from gentangle.alignment.policy import (
     to_device,
     train_tokenizer,
 )
-from gentangle.alignment.preference import OPINION_THRESHOLD, Pair, sentiment_pairs, split_opinions
+from gentangle.alignment.preference import Pair, sentiment_pairs, split_opinions
 from gentangle.alignment.recipes import BaseRecipe, Measure, PreferenceRecipe
 from gentangle.alignment.stages import part_grams, suffix_look, token_look
 from gentangle.alignment.tracking import TrackingCallback, look
 from gentangle.profiles import profile
-from gentangle.rated_texts import RatedText, corpus_hash, load
+from gentangle.rated_texts import OPINION_THRESHOLD, RatedText, corpus_hash, load
 from gentangle.runs import RunDirectory
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gentangle.errors import InputError, one_of
-from gentangle.rated_texts import RatedText
+from gentangle.rated_texts import OPINION_THRESHOLD, RatedText
 
 #: Form -> what follows the sentiment word in both responses. ``None``: a text of its own for each pair.
 FORMS: dict[str, str | None] = {
@@ -16,8 +16,6 @@ FORMS: dict[str, str | None] = {
     "natural-continuation": None,
 }
 
-#: A text whose mean rating exceeds this in absolute value has a sentiment; the others are neutral.
-OPINION_THRESHOLD = 1.0
 QUESTION = " The sentiment of the text is"
 CONTINUATION_WORDS = 12
 
@@ -47,7 +45,8 @@ def split_opinions(
 ) -> tuple[list[RatedText], list[RatedText], list[RatedText]]:
     """Training texts, held-out texts, and neutral texts, each in a random order drawn from ``seed``.
 
-    Opinionated texts have ``|rating| > OPINION_THRESHOLD``; ``held_out`` of them are set aside.
+    Opinionated texts have ``|rating| > OPINION_THRESHOLD``, as :mod:`gentangle.rated_texts` has it; ``held_out`` of
+    them are set aside.
 
     Raises:
         InputError: fewer opinionated texts than ``held_out`` + 1.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gentangle.alignment.preference import OPINION_THRESHOLD, Pair
-from gentangle.rated_texts import RatedText, load
+from gentangle.alignment.preference import Pair
+from gentangle.rated_texts import OPINION_THRESHOLD, RatedText, load
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,6 @@ from gentangle.atomic import write_atomic
 from gentangle.cache import cache_dir
 from gentangle.matching.environments import Examples
 
-#: Texts whose mean rating is nearer to 0 have no clear opinion and are left out.
-MIN_RATING = 1.0
 #: Of each domain so many, drawn once, go through the language model: all that the smallest has.
 MOST = 1_400
 
@@ -50,7 +48,7 @@ def features(domain: str) -> tuple[torch.Tensor, torch.Tensor]:
 
     path = cache_dir() / "text_features" / f"{domain}-{rated_texts.corpus_hash()[:12]}.safetensors"
     if not path.exists():
-        texts = [t for t in rated_texts.load(domain) if abs(t.rating) > MIN_RATING]
+        texts = [t for t in rated_texts.load(domain) if abs(t.rating) > rated_texts.OPINION_THRESHOLD]
         texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:MOST]]
         found = embed([t.text for t in texts], smollm2.fetched())
         write_atomic(path, save({"x": found.half(), "rating": torch.tensor([t.rating for t in texts])}))

@@ -5,7 +5,7 @@ import torch
 
 from gentangle import rated_texts, smollm2
 from gentangle.matching import text_domains as module
-from gentangle.matching.text_domains import MIN_RATING, MOST, embed, features, text_domains
+from gentangle.matching.text_domains import MOST, embed, features, text_domains
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -42,7 +42,7 @@ def test_features_are_made_once_of_texts_with_an_opinion(embedded):
     # A text can be rated twice, so a text alone does not name its rating.
     known = {(text.text, round(text.rating, 4)) for text in rated_texts.load("newspaper")}
     assert {(text, round(float(r), 4)) for text, r in zip(embedded[0], ratings, strict=True)} <= known
-    assert float(ratings.abs().min()) > MIN_RATING
+    assert float(ratings.abs().min()) > rated_texts.OPINION_THRESHOLD
 
 
 def test_a_draw_has_as_many_of_either_label_in_every_domain(embedded):
