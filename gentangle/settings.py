@@ -79,6 +79,13 @@ def at_least_1(part: Any, names: Sequence[str], where: str) -> None:
             raise InputError(f"{where}: {name} is {getattr(part, name)}, expected at least 1.")
 
 
+def not_empty(recipe: Any, names: Sequence[str], where: str) -> None:
+    """Refuse a list without an entry."""
+    for name in names:
+        if not getattr(recipe, name):
+            raise InputError(f"{where}: {name} is empty, expected at least one.")
+
+
 def check_name(name: str, where: str) -> None:
     """Refuse a name that cannot be a folder's: runs are kept, and overwritten, under it."""
     if not re.fullmatch(r"\w[\w.+-]{0,99}", name):

@@ -10,7 +10,7 @@ from gentangle.alignment import review_pairs
 from gentangle.alignment.objectives import objective
 from gentangle.alignment.preference import FORMS
 from gentangle.errors import InputError, one_of
-from gentangle.settings import at_least_1, build, check_name, read_yaml
+from gentangle.settings import at_least_1, build, check_name, not_empty, read_yaml
 
 
 @dataclass(frozen=True)
@@ -219,9 +219,7 @@ def recipe_from(given: Mapping[str, Any], where: str) -> Recipe:
         at_least_1(recipe.preference, ("steps", "batch_size", "save_every"), f"{where}: preference")
         for name in (recipe.objective, *recipe.objectives):
             objective(name)
-        for what in ("forms", "seeds"):
-            if not getattr(recipe, what):
-                raise InputError(f"{where}: {what} is empty, expected at least one.")
+        not_empty(recipe, ("forms", "seeds"), where)
         for name, (changed, form) in recipe.variants().items():
             check_name(name, where)
             build(PreferenceRecipe, asdict(changed), f"{where}: changes: {name}" if recipe.changes else where)

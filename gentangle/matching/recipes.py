@@ -10,7 +10,7 @@ import torch
 from gentangle.errors import InputError, one_of
 from gentangle.matching import algorithms
 from gentangle.matching.networks import NETWORKS
-from gentangle.settings import at_least_1, build, check_name, read_yaml
+from gentangle.settings import at_least_1, build, check_name, not_empty, read_yaml
 
 ALGORITHMS: Mapping[str, type[algorithms.Algorithm]] = {
     "erm": algorithms.ERM,
@@ -133,9 +133,7 @@ def load_matching_recipe(path: str | Path, *, small: bool = False) -> MatchingRe
             raise InputError(f"{path} has no small run: it is made without --small.")
         given |= {"name": f"{given.get('name')}-small", "settings": {"": given["small"]}}
     recipe: MatchingRecipe = build(MatchingRecipe, given, str(path))
-    for what in ("algorithms", "seeds", "left_out"):
-        if not getattr(recipe, what):
-            raise InputError(f"{path}: {what} is empty, expected at least one.")
+    not_empty(recipe, ("algorithms", "seeds", "left_out"), str(path))
     for name, variant in recipe.variants().items():
         check_name(recipe.name, str(path))
         check_name(name, str(path))
