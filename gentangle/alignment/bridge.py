@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from gentangle.alignment.last_layer import LastLayerPair
-from gentangle.alignment.records import cosines, rows_of
+from gentangle.alignment.records import look_cosines, rows_of
 from gentangle.errors import InputError
 from gentangle.verdict import Record, Verdict, in_part
 
@@ -70,7 +70,7 @@ def path(record: Record, group: str) -> np.ndarray:
     for side in ("chosen", "rejected"):
         means[side] = means[side] - means[side][0]
     margin = means["chosen"] - means["rejected"]
-    return np.stack([margin, *means.values(), np.median(cosines(read), axis=1)], axis=1)
+    return np.stack([margin, *means.values(), np.median(look_cosines(read), axis=1)], axis=1)
 
 
 def at_margin(run: np.ndarray, margin: float) -> dict[str, float]:

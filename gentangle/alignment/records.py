@@ -36,7 +36,7 @@ def rows_of(rows: Sequence[Mapping[str, Any]], kind: str, group: str | None = No
     return [row for row in rows if row["kind"] == kind and group in (None, row.get("group"))]
 
 
-def cosines(look: Mapping[str, Any]) -> np.ndarray:
+def look_cosines(look: Mapping[str, Any]) -> np.ndarray:
     r"""Cosines :math:`\langle w,l\rangle/\lVert w\rVert\lVert l\rVert` of the pairs whose Gram matrices a look has.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gentangle.alignment.bridge import bridge_verdicts
 from gentangle.alignment.objectives import objective
-from gentangle.alignment.records import cosines, rows_of
+from gentangle.alignment.records import look_cosines, rows_of
 from gentangle.verdict import Record, Verdict, in_part
 
 #: Tokens of either response in the form ``long-suffix``, by the committed policy's tokenizer.
@@ -41,7 +41,7 @@ def held_out(record: Record) -> HeldOut:
 
 def median_cosine(look: Mapping[str, Any]) -> float:
     """Median cosine of the tracked pairs' gradients at one look."""
-    return float(np.median(cosines(look)))
+    return float(np.median(look_cosines(look)))
 
 
 def run_verdicts(name: str, records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:

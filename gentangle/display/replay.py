@@ -7,7 +7,7 @@ import numpy as np
 import traitlets
 
 from gentangle.alignment.conditions import CASES
-from gentangle.alignment.records import cosines
+from gentangle.alignment.records import look_cosines
 from gentangle.display.widget import CHOSEN, REJECTED, BookWidget, module_text, still
 from gentangle.errors import InputError
 
@@ -56,7 +56,7 @@ def _group(form: str, rows: Any, group: str) -> dict[str, Any]:
     return {
         "chosen": [round(float(np.mean(look["chosen"])), 4) for look in looks],
         "rejected": [round(float(np.mean(look["rejected"])), 4) for look in looks],
-        "cosines": [[round(c, 6) + 0.0 for c in cosines(look).tolist()] for look in looks],
+        "cosines": [[round(c, 6) + 0.0 for c in look_cosines(look).tolist()] for look in looks],
         "cases": ["".join(map(_digit, look["case"])) for look in looks],
         "heat": [
             [[round(c, 2) + 0.0 for c in (own, *shared)] for own, shared in zip(*both, strict=True)] for both in heat
