@@ -120,7 +120,7 @@ bench: fetch  ## run every measurement of benchmarks/
 	for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python $$script; done
 
 gpu-check:  ## on a machine with a GPU: the engine and the forecasts, by numpy and torch alone (PYTHON=, no .venv)
-	@if test -x $(BIN)/python; then $(BIN)/python tests/gpu_check.py; else $(PYTHON) tests/gpu_check.py; fi
+	@if test -x $(BIN)/python; then $(BIN)/python benchmarks/gpu_check.py; else $(PYTHON) benchmarks/gpu_check.py; fi
 
 publish: fetch  ## make the copies for Colab and Binder in dist/launch (GENTANGLE_REPOSITORY=, else book/_config.yml)
 	@rm -rf build dist/gentangle-*.whl

@@ -39,7 +39,7 @@ class BenchmarkDirective(SphinxDirective):
             made, ratios = given["provenance"], given["ratios"]
             if isinstance(ratios, list):
                 head: tuple[str, ...] = tuple(given.get("head", ("Measured", "Ratio")))
-                body = [(name, r if isinstance(r, str) else f"{r:.2f}") for name, r in ratios]
+                body = [(name, *(v if isinstance(v, str) else f"{v:.2f}" for v in values)) for name, *values in ratios]
             else:
                 head = ("Measured", "Ratio", "Target", "Reached")
                 targets = given["targets"]
@@ -120,7 +120,8 @@ def _captioned(directive: SphinxDirective, table: nodes.table) -> nodes.table:
 
 def _origin(made: Any) -> nodes.paragraph:
     versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("torch", "transformers"))
-    line = f"{made['processor']}, {made['cores']} cores, {versions}, {made['date']}."
+    device = "" if made["device"] == "cpu" else f"{made['device']}, "
+    line = f"{device}{made['processor']}, {made['cores']} cores, {versions}, {made['date']}."
     return nodes.paragraph("", line, classes=["gt-check"])
 
 
