@@ -98,7 +98,7 @@ def measure(recipe: HubRecipe, device: str) -> dict[str, Any]:
     clock, read = Clock(), EntanglementCallback(every_n_steps=READ_EVERY, forecast_every=2)
     rows = long_rows(recipe, config)
     training.run_stage(
-        trainer, DPOConfig, model, tokenizer, rows, stage, recipe.seed, None, [clock, read], None, **more
+        trainer, DPOConfig, model, tokenizer, rows, stage, seed=recipe.seed, callbacks=[clock, read], **more
     )
     plain = [i for i in range(1, STEPS) if i % READ_EVERY]
     parts = memory(bare_model(config, recipe.lora), config, recipe)
