@@ -102,7 +102,7 @@ def test_short_suffix_moves_chosen_by_little_and_not_one_way(forms):
     moved = [held_out(record).chosen for record in forms["short-suffix"]]
     assert sorted(np.sign(moved)) == [-1, 1, 1, 1, 1]
     assert min(moved) > -0.05
-    assert max(moved) < 0.2
+    assert max(moved) < 0.25  # a quarter of a nat, as the chapter says
 
 
 def test_one_tokens_mean_falls_while_five_pairs_of_six_rise(forms):
