@@ -139,8 +139,10 @@ def run(name: str, counts: Counter[str], slow: list[tuple[float, str]]) -> int:
     if STAGES[name].packages:
         environment["PYTHONPATH"] = str(ROOT / STAGES[name].packages)
     for tool, *arguments in STAGES[name].commands:
-        # Of two processes each has one core: more threads in each would wait for one another.
-        own = environment | ({"OMP_THREAD_LIMIT": "1"} if "-n" in arguments else {})
+        # Of two processes each has one core, and threads that wait for one another must not spin. No OMP_THREAD_LIMIT:
+        # oneDNN's convolutions leave undone what the threads that they did not get were to do.
+        alone = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        own = environment | (alone if "-n" in arguments else {})
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.xml"
             if tool == "pytest":
