@@ -54,7 +54,10 @@ def own_reference(recipe: HubRecipe) -> bool:
 
 
 def memory(model: nn.Module, config: Any, recipe: HubRecipe) -> dict[str, float]:
-    r"""Bytes that one process needs at its peak, by part: an estimate, beside a measured step in results/scale.json.
+    r"""Bytes that one process needs at its peak, by part: an estimate, and a low one.
+
+    A step on a processor took what it says (results/scale.json), steps on a GPU 1.0 to 1.9 times as much
+    (results/papers_step.json): what it refuses does not fit, what it lets pass may not.
 
     With :math:`N_t` parameters trained and :math:`N_f` frozen, :math:`b` bytes a number (2 in bfloat16, else 4), L
     layers of width d and inner width f, and S tokens in a batch's rows, each as long as the stage allows:
@@ -64,7 +67,7 @@ def memory(model: nn.Module, config: Any, recipe: HubRecipe) -> dict[str, float]
       several processes average gradients;
     - ``reference``: the weights once more, none where it is the policy without its adapters;
     - ``activations``: :math:`b S L (8 d + 4 f)`; with gradient checkpointing :math:`b S (L d + 8 d + 4 f)`. Logits
-      count for nothing: TRL takes them in pieces;
+      count for nothing: TRL takes them in pieces of 32,768 columns, which do take memory, several in float32;
     - ``diagnosis``: :math:`b S` times both sides of every trained matrix but embeddings, for the steps that the
       callback forecasts.
 
