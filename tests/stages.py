@@ -52,7 +52,7 @@ class Stage:
     packages: str = ""
 
 
-# What `make test` runs has 40 minutes in all; on 2 cores that do nothing else it took 31.
+# What `make test` runs has 40 minutes in all; on 2 cores that do nothing else it took 32.
 STAGES = {
     "lint": Stage(
         1,
