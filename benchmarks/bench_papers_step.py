@@ -1,4 +1,4 @@
-"""The papers' recipes, a few steps of each, timed on this GPU: ``bench_papers_step.py [RECIPE...] [--device cpu]``.
+"""The papers' recipes, a few steps of each, timed on this GPU: ``bench_papers_step.py [RECIPE...]``.
 
 Models of the recipes' shapes with random weights, and rows of full length: neither time nor memory depends on what they
 hold. Otherwise as :mod:`gentangle.alignment.hub_run` trains: TRL's trainer, PEFT's adapters, this package's callback,
@@ -101,10 +101,11 @@ def measure(recipe: HubRecipe, device: str) -> dict[str, Any]:
         trainer, DPOConfig, model, tokenizer, rows, stage, seed=recipe.seed, callbacks=[clock, read], **more
     )
     plain = [i for i in range(1, STEPS) if i % READ_EVERY]
-    parts = memory(bare_model(config, recipe.lora), config, recipe)
+    bare = bare_model(config, recipe.lora)
+    parts = memory(bare, config, recipe)
     diagnosis = parts.pop("diagnosis")
     seconds = statistics.median(clock.seconds[i] for i in plain)
-    operations = step_operations(bare_model(config, recipe.lora), config, recipe)
+    operations = step_operations(bare, config, recipe)
     return {
         "seconds_of_steps": clock.seconds,
         "seconds": seconds,

@@ -6,14 +6,16 @@ with. TRL draws one order of the data from one seed, so rounding alone should te
 """
 
 import argparse
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gentangle.alignment.records import rows_of
 from gentangle.atomic import write_json
 from gentangle.provenance import provenance
+from gentangle.runs import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "results" / "tweets"
@@ -23,8 +25,8 @@ HEAD = ["Form", "Chosen: processor, GPU", "Rejected: processor, GPU", "Largest d
 
 def read(path: Path) -> dict[str, Any]:
     """The training pairs' looks of a record: log-probabilities (looks, 2P) in nats, chosen first, and cases."""
-    given = json.loads(path.read_text())
-    looks = [row for row in given["rows"] if row["kind"] == "track" and row["group"] == "train"]
+    given = read_record(path)
+    looks = rows_of(given["rows"], "track", "train")
     log_probs = np.array([[*look["chosen"], *look["rejected"]] for look in looks])
     return {"log_probs": log_probs, "cases": np.array([look["case"] for look in looks]), "config": given["config"]}
 
@@ -46,17 +48,23 @@ def compare(one: Path, other: Path) -> dict[str, Any]:
     }
 
 
+def table(runs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """The rows that the book shows, one a run."""
+    rows = []
+    for name, one in runs.items():
+        chosen, rejected = ([f"{change:+.4f}" for change in side] for side in zip(*one["moved"], strict=True))
+        row = [name, ", ".join(chosen), ", ".join(rejected), f"{one['largest']:.1g} nats", f"{one['same_case']:.1%}"]
+        rows.append(row)
+    return rows
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="records that the other device made")
     paths = sorted(parser.parse_args(arguments).folder.glob("*.json"))
     found = {path.stem: compare(HERE / path.name, path) for path in paths}
-    made = [json.loads(folder.read_text())["provenance"] for folder in (HERE / paths[0].name, paths[0])]
-    rows = []
-    for name, one in found.items():
-        chosen, rejected = ([f"{change:+.4f}" for change in side] for side in zip(*one["moved"], strict=True))
-        row = name, ", ".join(chosen), ", ".join(rejected), f"{one['largest']:.1g} nats", f"{one['same_case']:.1%}"
-        rows.append(row)
+    made = [read_record(path)["provenance"] for path in (HERE / paths[0].name, paths[0])]
+    rows = table(found)
     now = provenance(seed=None, data=made[0]["data_sha256"])
     write_json(RESULT, {"provenance": now, "made": made, "runs": found, "head": HEAD, "ratios": rows})
     for row in rows:

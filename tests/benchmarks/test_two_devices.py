@@ -14,6 +14,7 @@ def script(load_script):
 def test_the_processor_s_side_is_the_record_s(script):
     committed = json.loads(script.RESULT.read_text())
     assert len(committed["runs"]) == 4
+    assert committed["ratios"] == script.table(committed["runs"])
     for name, found in committed["runs"].items():
         here, _ = found["moved"]
         assert here == pytest.approx(script.moved(script.read(script.HERE / f"{name}.json")["log_probs"]))
