@@ -68,7 +68,7 @@ class Book:
     def tree(self) -> dict[str, str]:
         """Code, recipes and notebooks of the working tree."""
         found = working_tree(self.root, *_CODE)
-        for pattern in ("recipes/*.yaml", "notebooks/*.ipynb"):
+        for pattern in ("recipes/**/*.yaml", "notebooks/*.ipynb"):
             paths = sorted(self.root.glob(pattern))
             found |= {path.relative_to(self.root).as_posix(): path.read_text("utf-8") for path in paths}
         return found
@@ -242,7 +242,10 @@ def record_code(provenance: Mapping[str, Any], tree: Mapping[str, str]) -> tuple
     command = shlex.split(provenance["command"])
     if "fish" in command:
         return closure(_ENTRIES["wilds"], tree)
-    recipe = yaml.safe_load(tree["recipes/" + Path(command[command.index("--recipe") + 1]).name])
+    # By its name alone: a record may have been made while the recipe lay in another folder.
+    name = Path(command[command.index("--recipe") + 1]).name
+    recipes = {Path(path).name: text for path, text in tree.items() if path.startswith("recipes/")}
+    recipe = yaml.safe_load(recipes[name])
     return closure(_ENTRIES[recipe["kind"]], tree)
 
 

@@ -20,7 +20,7 @@ LEAST = {"batch_size": 1, "row": 1, "seed": 0, "top": 1, "workers": 0}
 RANKINGS = ("entanglement", "ches", "edit-distance")
 _PREFERENCE = ("tweets", "tweets_smollm2", "reviews", "objectives", "mitigations", "bridge")
 #: Recipes whose records decide claims.
-RECIPES = [Path(f"recipes/{name}.yaml") for name in _PREFERENCE]
+RECIPES = [*(Path(f"recipes/{name}.yaml") for name in _PREFERENCE), Path("recipes/gpu/tweets_smollm2_paper.yaml")]
 MATCHING_RECIPES = [Path(f"recipes/{name}.yaml") for name in ("cdsprites", "rotated_digits", "colored_digits", "text")]
 
 

@@ -76,6 +76,11 @@ def pretrained_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Ve
     return {f"{name}-pretrained": found for name, found in verdicts(records).items()}
 
 
+def schedule_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
+    """The same rules for the pretrained model by the paper's own schedule; the claims' ids end in ``-schedule``."""
+    return {f"{name}-schedule": found for name, found in verdicts(records).items()}
+
+
 def suffix_order(records: Sequence[Record]) -> Verdict:
     r"""Whether the pairs whose suffix is more predictable after chosen are those whose chosen falls more.
 
@@ -231,6 +236,7 @@ def _measured(runs: Sequence[HeldOut]) -> str:
 _DECIDED_BY: Mapping[str, Callable[[Mapping[str, Sequence[Record]]], dict[str, Verdict]]] = {
     "tweets": verdicts,
     "tweets_smollm2": pretrained_verdicts,
+    "tweets_smollm2_paper": schedule_verdicts,
     "objectives": objectives_verdicts,
     "mitigations": mitigations_verdicts,
     "reviews": reviews_verdicts,
