@@ -17,7 +17,9 @@ def given():
     return yaml.safe_load((RECIPES / "tweets.yaml").read_text())
 
 
-@pytest.mark.parametrize("path", sorted([*RECIPES.glob("*.yaml"), *RECIPES.glob("gpu/*.yaml")]), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted([*RECIPES.glob("*.yaml"), *RECIPES.glob("gpu/*.yaml")]), ids=lambda path: path.name
+)
 def test_every_committed_recipe_loads(path):
     readers = {"matching": load_matching_recipe, "wilds": load_wilds_recipe}
     kind = yaml.safe_load(path.read_text())["kind"]

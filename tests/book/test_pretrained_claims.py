@@ -187,7 +187,7 @@ def test_every_first_look_forecasts_the_intended_case_but_the_natural_continuati
 
 
 def test_by_the_paper_s_schedule_only_the_natural_continuation_stays_positive(schedule):
-    """In training and held out, at every look, both seeds: rejected falls far, chosen stays, the cosines keep their sign."""
+    """In training and held out, at every look, both seeds; rejected falls far, and chosen stays."""
     for form, seeds in schedule.items():
         for record in seeds:
             for group in ("held_out", "train"):
@@ -205,7 +205,11 @@ def test_by_the_paper_s_schedule_only_the_natural_continuation_stays_positive(sc
 
 def test_the_long_suffix_s_cosine_falls_with_what_is_missed_of_it(forms, schedule):
     """Base, 12 steps, 128 steps of one model: misses and size vanish, shared tokens stay parallel, contrast turns."""
-    stages = [(forms["long-suffix"], "base"), (forms["long-suffix"], "supervised"), (schedule["long-suffix"], "supervised")]
+    stages = [
+        (forms["long-suffix"], "base"),
+        (forms["long-suffix"], "supervised"),
+        (schedule["long-suffix"], "supervised"),
+    ]
     misses = [missed(*which) for which in stages]
     assert misses[0] > 0.7 > 0.45 > misses[1] > 0.39
     assert misses[2] < 2e-4
