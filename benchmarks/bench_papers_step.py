@@ -126,7 +126,7 @@ def record(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     rows = [
         (
             name,
-            f"{one['seconds']:.2g} s, {one['hours']:.1g} h",
+            f"{one['seconds']:.2g} s, {one['hours']:.2g} h",
             f"{one['flops'] / 1e12:.0f}",
             f"{one['read_ratio']:.1f}, {one['forecast_ratio']:.1f}",
             f"{one['gigabytes']:.0f}, {one['gigabytes_forecast']:.0f}",

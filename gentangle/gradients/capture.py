@@ -1,6 +1,6 @@
 """Hooks that watch one forward and one backward pass and leave behind the Gram matrix of the batch rows' gradients."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from gentangle.gradients.factors import (
     cross_gram,
     from_diagonals,
     gram_of,
+    gram_under,
     narrowed,
     times,
 )
@@ -74,8 +75,8 @@ class Capture:
         self.own = own_parameters(model)
         self.edges: list[GradientEdge] = []
         self._uses = {name: _Uses() for name in self.names}
-        self._diagonals: dict[str, dict[int, list[torch.Tensor]]] = {}
-        self._kept: list[tuple[str, Factor]] = []
+        self._diagonals: dict[str, list[torch.Tensor]] = {}
+        self._kept: dict[str, list[Factor]] = {}
         self._products = Products()
         self._handles: list[RemovableHandle] = []
         self._busy = self._arriving = False
@@ -98,8 +99,9 @@ class Capture:
         """Each parameter's share of the scaled matrix, (n, n) in float64; entries that were not asked for are 0."""
         n, shares = self._scalars(), {}
         for name in self.names:
-            parts = self._diagonals.get(name, {})
-            shares[name] = from_diagonals({d: torch.stack(found).double().sum(0) for d, found in parts.items()}, n)
+            found = self._diagonals.get(name)
+            whole = torch.stack(found).double().sum(0) if found else torch.zeros(0)
+            shares[name] = from_diagonals(whole, self._wanted() if found else [], n)
         return shares
 
     def changes(self, step: Mapping[str, torch.Tensor]) -> np.ndarray:
@@ -118,7 +120,7 @@ class Capture:
                 moved = step[name]
                 if hasattr(moved, "full_tensor"):  # sharded (FSDP2): every process gathers every step, in one order
                     moved = moved.full_tensor()
-                parts += [times(factor, moved).double() for kept, factor in self._kept if kept == name]
+                parts += [times(factor, moved).double() for factor in self._kept.get(name, ())]
         return np.asarray(torch.stack(parts).sum(0).cpu())
 
     def combination(self, weights: Any) -> dict[str, torch.Tensor]:
@@ -131,18 +133,15 @@ class Capture:
             EngineRefusal: the capture was not made with ``keep=True``.
         """
         self._require_factors()
-        found: dict[str, torch.Tensor] = {}
+        parameters, found = trainable_parameters(self.model), {}
         with torch.no_grad():
-            for name, factor in self._kept:
-                part = combined(factor, _like(weights, factor))
-                found[name] = found[name] + part.reshape(found[name].shape) if name in found else part
-        parameters = trainable_parameters(self.model)
-        return {name: part.reshape(parameters[name].shape).to(parameters[name].dtype) for name, part in found.items()}
+            for name, factors in self._kept.items():
+                parts = [combined(factor, _like(weights, factor)).flatten() for factor in factors]
+                found[name] = sum(parts[1:], parts[0]).reshape(parameters[name].shape).to(parameters[name].dtype)
+        return found
 
     def gram_under(self, diagonal: Mapping[str, torch.Tensor]) -> np.ndarray:
         r"""The scaled matrix in another inner product, :math:`c_i c_j\, g_i^\top D\, g_j`, shape (n, n) in float64.
-
-        Each row's gradient is formed in turn.
 
         Args:
             diagonal: D by parameter, each of the parameter's shape, positive.
@@ -150,11 +149,10 @@ class Capture:
         Raises:
             EngineRefusal: the capture was not made with ``keep=True``.
         """
-        rows = []
-        for unit in np.eye(self._scalars()):
-            gradient = self.combination(unit)
-            rows.append(self.changes({name: d * gradient[name] for name, d in diagonal.items()}))
-        return np.array(rows)
+        self._require_factors()
+        with torch.no_grad():
+            parts = [gram_under(factors, diagonal[name]) for name, factors in self._kept.items()]
+        return np.asarray(torch.stack(parts).sum(0).cpu())
 
     def _require_factors(self) -> None:
         if not self.keep:
@@ -199,6 +197,9 @@ class Capture:
             self._rows = len(inputs)
         return self._rows
 
+    def _wanted(self) -> Sequence[int]:
+        return range(self._scalars()) if self.offsets is None else self.offsets
+
     def _scalars(self) -> int:
         if self.n is None:
             self.n = self._rows
@@ -239,16 +240,12 @@ class Capture:
     def arrive(self, name: str, factor: Factor) -> None:
         """Take in the gradients of one announced use of a parameter."""
         self.begin_backward()
-        uses, n = self._uses[name], self._scalars()
-        offsets = range(n) if self.offsets is None else self.offsets
-        for found in (
-            gram_of(factor, offsets, self._products),
-            *(cross_gram(other, factor, offsets) for other in uses.arrived),
-        ):
-            for offset, values in found.items():
-                self._diagonals.setdefault(name, {}).setdefault(offset, []).append(values)
+        uses, offsets = self._uses[name], self._wanted()
+        found = self._diagonals.setdefault(name, [])
+        found.append(gram_of(factor, offsets, self._products))
+        found += [cross_gram(other, factor, offsets) for other in uses.arrived]
         if self.keep:
-            self._kept.append((name, factor))
+            self._kept.setdefault(name, []).append(factor)
         if uses.made > len(uses.arrived) + 1:
             still_gathers = len(uses.gathers) == uses.made - len(uses.arrived) - 1 and not isinstance(factor, Gather)
             uses.arrived.append(narrowed(factor, torch.cat(uses.gathers)) if still_gathers else factor)

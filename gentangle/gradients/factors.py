@@ -20,6 +20,8 @@ MEMORY = 20
 PIECE = 64
 #: A factor of this width (a vocabulary's) is searched for positions that are zero: the prompt's, at the head.
 WIDE = 8192
+#: At most so many numbers are made at once: inner products of positions, or gradients; 64 MB in float32.
+BLOCK = 2**24
 
 
 @dataclass
@@ -29,16 +31,16 @@ class Products:
     Kept are the last few tensors only; a backward pass meets such modules one after another.
     """
 
-    kept: list[tuple[torch.Tensor, dict[int, list[torch.Tensor]]]] = field(default_factory=list)
+    kept: list[tuple[torch.Tensor, dict[int | None, list[torch.Tensor]]]] = field(default_factory=list)
 
-    def of(self, factor: torch.Tensor, offset: int) -> list[torch.Tensor]:
-        """The blocks of :func:`_position_products` of ``factor`` with itself, rows ``offset`` apart."""
+    def of(self, factor: torch.Tensor, offset: int | None) -> list[torch.Tensor]:
+        """The blocks of :func:`_position_products` of ``factor`` with itself, rows ``offset`` apart; None: all rows."""
         found = next((entry for entry in self.kept if _same(entry[0], factor)), (factor, {}))
         others = [entry for entry in self.kept if entry[1] is not found[1]]
         self.kept = [*others[-1:], found]
         blocks = found[1]
         if offset not in blocks:
-            blocks[offset] = _position_products(factor, offset)
+            blocks[offset] = _all_products(factor) if offset is None else _position_products(factor, offset)
         return blocks[offset]
 
 
@@ -108,36 +110,38 @@ class Formed:
 Factor = Outer | Gather | Formed
 
 
-#: Inner products <g_i, g_{i + d}> for i = 0 .. R - d - 1, by d.
-Diagonals = dict[int, torch.Tensor]
+def from_diagonals(entries: torch.Tensor, offsets: Sequence[int], n: int) -> np.ndarray:
+    """The symmetric matrix (n, n) of its diagonals ``offsets``, float64; entries of the others are 0.
 
-
-def from_diagonals(diagonals: Diagonals, n: int) -> np.ndarray:
-    """The symmetric matrix (n, n) of these diagonals, float64; entries of the others are 0."""
-    matrix = np.zeros((n, n))
-    for offset, values in diagonals.items():
+    Args:
+        entries: one diagonal after another, as :func:`gram_of` gives them.
+    """
+    matrix, values = np.zeros((n, n)), entries.double().cpu().numpy()
+    for offset in offsets:
         i = np.arange(n - offset)
-        matrix[i, i + offset] = matrix[i + offset, i] = values.double().cpu().numpy()
+        matrix[i, i + offset] = matrix[i + offset, i] = values[i]
+        values = values[n - offset :]
     return matrix
 
 
-def gram_of(factor: Factor, offsets: Sequence[int], products: Products) -> Diagonals:
-    """Inner products of one parameter's gradients, the diagonals ``offsets`` of their Gram matrix."""
-    if isinstance(factor, Outer) and _contraction_is_cheaper(factor, offsets):
-        return {d: _contract_self(factor, d, products) for d in offsets}
-    if isinstance(factor, Gather):
-        return {d: _contract(factor, factor, d) for d in offsets}
+def gram_of(factor: Factor, offsets: Sequence[int], products: Products) -> torch.Tensor:
+    """Inner products of one parameter's gradients: <g_i, g_{i+d}>, i = 0 .. R-d-1, for one offset d after another."""
+    if isinstance(factor, Gather) or (isinstance(factor, Outer) and _contraction_is_cheaper(factor, offsets)):
+        if len(offsets) == len(factor.right):
+            return _diagonals(_contract_all(factor, products), offsets)
+        if isinstance(factor, Gather):
+            return torch.cat([_contract(factor, factor, d) for d in offsets])
+        return torch.cat([_contract_self(factor, d, products) for d in offsets])
     rows = factor.formed()
     return _of_formed(rows, rows, offsets)
 
 
-def cross_gram(one: Factor, other: Factor, offsets: Sequence[int]) -> Diagonals:
-    """What two uses of one parameter add to its Gram matrix: <u_i, v_{i+d}> + <v_i, u_{i+d}>."""
+def cross_gram(one: Factor, other: Factor, offsets: Sequence[int]) -> torch.Tensor:
+    """What two uses of one parameter add to its Gram matrix: <u_i, v_{i+d}> + <v_i, u_{i+d}>, as in :func:`gram_of`."""
     if isinstance(one, Formed) or isinstance(other, Formed):
         u, v = one.formed(), other.formed()
-        back = _of_formed(v, u, offsets)
-        return {d: there + back[d] for d, there in _of_formed(u, v, offsets).items()}
-    return {d: _contract(one, other, d) + _contract(other, one, d) for d in offsets}
+        return _of_formed(u, v, offsets) + _of_formed(v, u, offsets)
+    return torch.cat([_contract(one, other, d) + _contract(other, one, d) for d in offsets])
 
 
 def times(factor: Factor, step: torch.Tensor) -> torch.Tensor:
@@ -157,6 +161,40 @@ def combined(factor: Factor, weights: torch.Tensor) -> torch.Tensor:
     if isinstance(factor, Gather):
         return right.new_zeros(factor.size, right.shape[-1]).index_add_(0, factor.index.flatten(), right)
     return factor.left.flatten(0, 1).mT @ right
+
+
+def slab(factor: Factor, size: int, part: slice) -> torch.Tensor:
+    """Every row's gradient in the rows ``part`` of a parameter that has ``size`` of them, (R, rows of the part, M)."""
+    if isinstance(factor, Formed):
+        return factor.rows.unflatten(1, (size, -1))[:, part]
+    if isinstance(factor, Outer):
+        return factor.left[..., part].mT @ factor.right
+    rows, length = factor.right.shape[0], part.stop - part.start
+    inside = (factor.index >= part.start) & (factor.index < part.stop)
+    at = (factor.index - part.start).where(inside, length)  # what lies outside goes to a row of its own
+    found = factor.right.new_zeros(rows, length + 1, factor.right.shape[-1])
+    return found.scatter_add_(1, at[..., None].expand_as(factor.right), factor.right)[:, :length]
+
+
+def gram_under(factors: Sequence[Factor], diagonal: torch.Tensor) -> torch.Tensor:
+    r"""Inner products :math:`\sum_k g_{ik} D_k g_{jk}` of one parameter's gradients, (R, R) in float64.
+
+    The gradients are formed slab by slab, each once: a product of two would need both.
+
+    Args:
+        factors: the parameter's uses.
+        diagonal: D, of the parameter's shape, positive.
+    """
+    size = diagonal.shape[0] if diagonal.ndim else 1
+    root = diagonal.sqrt().reshape(size, -1)
+    rows = len(factors[0].rows if isinstance(factors[0], Formed) else factors[0].right)
+    step, found = max(1, BLOCK // (rows * root.shape[1])), []
+    for start in range(0, size, step):
+        part = slice(start, min(start + step, size))
+        scaled = sum(slab(factor, size, part) for factor in factors) * root[part]
+        scaled = scaled.flatten(1)
+        found.append((scaled @ scaled.T).double())
+    return torch.stack(found).sum(0)
 
 
 def narrowed(factor: Factor, index: torch.Tensor) -> Factor:
@@ -198,6 +236,40 @@ def _position_products(u: torch.Tensor, offset: int) -> list[torch.Tensor]:
     return [pieces[:, : count - d] @ pieces[:, d:].mT for d in range(count)]
 
 
+def _blocks(rows: int, length: int) -> list[slice]:
+    """Blocks of rows, to be multiplied with the rows from their first on.
+
+    Few and large: on a GPU the many diagonals of a large batch, one by one, spend their time in being launched.
+    """
+    step = max(1, min(-(-rows // 4), BLOCK // (rows * length**2)))
+    return [slice(i, i + step) for i in range(0, rows, step)]
+
+
+def _all_products(u: torch.Tensor) -> list[torch.Tensor]:
+    """<u_it, u_js> by blocks of rows i, for all rows j from the block's first on: (rows T, rows' T)."""
+    blocks = _blocks(*u.shape[:2])
+    return [u[block].flatten(0, 1) @ u[block.start :].flatten(0, 1).T for block in blocks]
+
+
+def _contract_all(factor: Outer | Gather, products: Products) -> torch.Tensor:
+    """<g_i, g_j>, (R, R), right on and above the diagonal."""
+    rows, length, _ = factor.right.shape
+    if isinstance(factor, Gather):
+        at, blocks = factor.index, _blocks(rows, length)
+        left = [at[block].flatten()[:, None] == at[block.start :].flatten() for block in blocks]
+    else:
+        left = products.of(factor.left, None)
+    found = []
+    for a, b in zip(left, products.of(factor.right, None), strict=True):
+        block = (a * b).unflatten(1, (-1, length)).unflatten(0, (-1, length)).sum((1, 3))
+        found.append(torch.nn.functional.pad(block, (rows - block.shape[1], 0)))
+    return torch.cat(found)
+
+
+def _diagonals(matrix: torch.Tensor, offsets: Sequence[int]) -> torch.Tensor:
+    return torch.cat([matrix.diagonal(d) for d in offsets])
+
+
 def _contract_self(factor: Outer, offset: int, products: Products) -> torch.Tensor:
     left = products.of(factor.left, offset)
     right = products.of(factor.right, offset)
@@ -235,9 +307,8 @@ def _columns(factor: Factor, index: torch.Tensor, start: int, count: int) -> tor
     return left.gather(2, place[:, None, :].expand(-1, left.shape[1], -1))
 
 
-def _of_formed(u: torch.Tensor, v: torch.Tensor, offsets: Sequence[int]) -> Diagonals:
+def _of_formed(u: torch.Tensor, v: torch.Tensor, offsets: Sequence[int]) -> torch.Tensor:
     rows = len(u)
     if len(offsets) == rows:
-        whole = u @ v.mT
-        return {d: whole.diagonal(d) for d in offsets}
-    return {d: (u[: rows - d] * v[d:]).sum(1) for d in offsets}
+        return _diagonals(u @ v.mT, offsets)
+    return torch.cat([(u[: rows - d] * v[d:]).sum(1) for d in offsets])

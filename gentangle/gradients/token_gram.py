@@ -133,11 +133,11 @@ def _shares(own: dict[nn.Module, dict[str, str]], seen: _Pass, values: torch.Ten
                 if isinstance(factor, _Shared):
                     shares[name] += factor.gram()
                 else:
-                    shares[name] += from_diagonals(gram_of(factor, range(n), Products()), n)
+                    shares[name] += from_diagonals(gram_of(factor, range(n), Products()), range(n), n)
                 if uses[name] > 1:
                     written = factor.outer() if isinstance(factor, _Shared) else factor
                     for other in earlier.setdefault(name, []):
-                        shares[name] += from_diagonals(cross_gram(other, written, range(n)), n)
+                        shares[name] += from_diagonals(cross_gram(other, written, range(n)), range(n), n)
                     earlier[name].append(written)
     return shares
 

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from gentangle import InputError, gram, gram_by_parameter, pair_blocks, pair_gram
@@ -150,6 +151,27 @@ def test_only_the_diagonals_asked_for(tolerance):
     wanted = np.abs(np.subtract.outer(range(6), range(6))) % 3 == 0
     np.testing.assert_allclose(pairs[wanted], whole[wanted], rtol=tolerance.identity)
     assert (pairs[~wanted] == 0).all()
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_larger_batch_takes_no_more_products_but_larger_ones(name):
+    """A GPU launches each on its own: they may not be as many as the batch has rows or pairs of rows."""
+    counts = []
+    for rows in (8, 32):
+        with Products() as products:
+            gram(language_model(name, tied=False), responses(rows, 6, dtype=torch.float32), method="engine")
+        counts.append(products.count)
+    assert counts[0] == counts[1] > 0
 
 
 def test_pairs_alone_are_the_pairs_of_the_whole(tolerance):

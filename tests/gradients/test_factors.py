@@ -16,8 +16,10 @@ from gentangle.gradients.factors import (
     cross_gram,
     from_diagonals,
     gram_of,
+    gram_under,
     in_order,
     narrowed,
+    slab,
     times,
     used_first,
 )
@@ -47,6 +49,10 @@ def dense(factor):
     return torch.einsum("rtl,rtm->rlm", left, factor.right).flatten(1)
 
 
+def diagonals(matrix, offsets):
+    return torch.cat([matrix.diagonal(d) for d in offsets])
+
+
 def close(found, expected):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
@@ -74,9 +80,20 @@ def test_the_diagonals_are_those_of_the_gram_matrix(kind, positions, contracts, 
     matrix = dense(factor) @ dense(factor).T
     for offsets in OFFSETS:
         found = gram_of(factor, offsets, Products())
-        assert list(found) == offsets
-        for d in offsets:
-            torch.testing.assert_close(found[d], matrix.diagonal(d), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(found, diagonals(matrix, offsets), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("limit", [1, 4 * 2 * 4 * 2, 10**6])
+@pytest.mark.parametrize("rows", [1, 2, 4, 5, 9])
+def test_all_rows_at_once_are_taken_in_blocks_of_rows(rows, limit, monkeypatch):
+    monkeypatch.setattr(factors, "BLOCK", limit)
+    factor, kept = Outer(draw(rows, 2, SIZE), draw(rows, 2, WIDTH, seed=1)), Products()
+    gathered = Gather(torch.arange(2 * rows).reshape(rows, 2) % SIZE, factor.right, SIZE)
+    for some in (factor, gathered):
+        close(gram_of(some, range(rows), kept), diagonals(dense(some) @ dense(some).T, range(rows)))
+    for block in kept.of(factor.left, None):
+        assert block.shape[0] <= 2 * -(-rows // 4)
+        assert block.numel() <= max(limit, 4 * rows)  # one row of two positions with every row, at least
 
 
 @pytest.mark.parametrize(("one", "other"), list(product(KINDS, KINDS)))
@@ -85,9 +102,27 @@ def test_two_uses_of_a_parameter_add_their_products(one, other):
     whole = dense(u) + dense(v)
     crossed = whole @ whole.T - dense(u) @ dense(u).T - dense(v) @ dense(v).T
     for offsets in OFFSETS:
-        found = cross_gram(u, v, offsets)
-        for d in offsets:
-            close(found[d], crossed.diagonal(d))
+        close(cross_gram(u, v, offsets), diagonals(crossed, offsets))
+
+
+@pytest.mark.parametrize("limit", [1, ROWS * WIDTH * 2, 10**6])
+@pytest.mark.parametrize("kinds", [("outer",), ("gather",), ("formed",), ("outer", "gather"), ("formed", "outer")])
+def test_under_a_diagonal_slabs_add_up_to_the_whole(kinds, limit, monkeypatch):
+    """One row of the parameter at a time, two, all; and a parameter that is used twice."""
+    monkeypatch.setattr(factors, "BLOCK", limit)
+    uses = [made(kind, 3, seed=seed) for seed, kind in enumerate(kinds)]
+    diagonal, rows = draw(SIZE, WIDTH, seed=9).abs() + 0.1, sum(dense(factor) for factor in uses)
+    close(gram_under(uses, diagonal), rows * diagonal.flatten() @ rows.T)
+    sizes = []
+    monkeypatch.setattr(factors, "slab", lambda *given: sizes.append(slab(*given).numel()) or slab(*given))
+    gram_under(uses, diagonal)
+    assert sum(sizes) == ROWS * SIZE * WIDTH * len(uses)
+    assert max(sizes) <= max(limit, ROWS * WIDTH)
+
+
+def test_a_number_alone_has_a_diagonal_of_one():
+    rows = draw(ROWS, 1)
+    close(gram_under([Formed(rows)], torch.tensor(3.0, dtype=torch.float64)), 3 * rows @ rows.T)
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -96,16 +131,17 @@ def test_a_narrowed_factor_gives_the_same_products_with_what_it_was_narrowed_for
     gather = Gather(gather.index % 3 + 1, gather.right, SIZE)
     narrow = narrowed(outer, gather.index)
     assert narrow.left.shape[-1] == 3
-    for d, expected in cross_gram(*(outer, gather)[::order], OFFSETS[0]).items():
-        close(cross_gram(*(narrow, gather)[::order], OFFSETS[0])[d], expected)
+    expected = cross_gram(*(outer, gather)[::order], OFFSETS[0])
+    close(cross_gram(*(narrow, gather)[::order], OFFSETS[0]), expected)
     assert narrowed(gather, gather.index) is gather
     with pytest.raises(AssertionError, match="a Gather alone"):
         narrow.formed()
 
 
 def test_diagonals_make_a_symmetric_matrix_and_what_is_not_given_is_0():
-    matrix = from_diagonals({0: torch.tensor([1.0, 2.0, 3.0]), 2: torch.tensor([4.0])}, 3)
+    matrix = from_diagonals(torch.tensor([1.0, 2.0, 3.0, 4.0]), [0, 2], 3)
     np.testing.assert_array_equal(matrix, [[1, 0, 4], [0, 2, 0], [4, 0, 3]])
+    np.testing.assert_array_equal(from_diagonals(torch.zeros(0), [], 2), np.zeros((2, 2)))
 
 
 def test_positions_that_are_used_come_first_and_in_their_order():

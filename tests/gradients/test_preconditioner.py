@@ -1,6 +1,8 @@
 """Adam's own diagonal: with it the plain gradient is the step that Adam takes before it has a memory."""
 
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,10 @@ from gentangle.gradients.capture import Capture
 from gentangle.gradients.oracle import jacobian, trainable_parameters
 from gentangle.gradients.preconditioner import adam_preconditioner
 from gentangle.gradients.step import parameter_step, snapshot
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from models import language_model, responses
 
 
 def small():
@@ -61,6 +67,19 @@ def test_the_matrix_under_a_diagonal_is_that_of_scaled_gradients(tolerance):
     with Capture(model, keep=True) as seen:
         model(x).sum().backward()
     rows = jacobian(model, lambda m: m(x)[:, 0])
+    scaled = torch.cat([rows[n].flatten(1) * d.flatten().sqrt() for n, d in diagonal.items()], 1)
+    expected = (scaled @ scaled.T).numpy()
+    np.testing.assert_allclose(seen.gram_under(diagonal), expected, rtol=0, atol=tolerance.identity * expected.max())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_it_is_that_of_a_language_model_too_whose_embedding_may_be_its_head(tied, tolerance):
+    model, scalars = language_model("gpt2", tied=tied).double(), responses(4, 10)
+    torch.manual_seed(1)
+    diagonal = {name: torch.rand_like(p) + 0.1 for name, p in trainable_parameters(model).items()}
+    with Capture(model, 4, keep=True) as seen:
+        scalars(model).sum().backward()
+    rows = jacobian(model, scalars)
     scaled = torch.cat([rows[n].flatten(1) * d.flatten().sqrt() for n, d in diagonal.items()], 1)
     expected = (scaled @ scaled.T).numpy()
     np.testing.assert_allclose(seen.gram_under(diagonal), expected, rtol=0, atol=tolerance.identity * expected.max())
