@@ -7,11 +7,14 @@ static picture. There ``static_loader.js`` mounts the same ES module that a live
 
 import html
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import anywidget
+
+from gentangle.errors import InputError
 
 HERE = Path(__file__).parent
 LOADER, STYLE = "static_loader.js", "widgets.css"
@@ -36,6 +39,17 @@ class BookWidget(anywidget.AnyWidget):
     #: Names of the traits that make up the state, in the order in which the picture's sentence uses them.
     state_names: tuple[str, ...] = ()
     _css = HERE / STYLE
+
+    def __init__(self, **traits: Any) -> None:
+        """Take the traits given.
+
+        Raises:
+            InputError: a number that is not finite, which no trait's bounds keep out.
+        """
+        for name, value in traits.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{name} is {value}, expected a finite number.")
+        super().__init__(**traits)
 
     def state(self) -> dict[str, Any]:
         """The state that the static page starts from, by trait."""

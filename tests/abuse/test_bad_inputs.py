@@ -13,6 +13,7 @@ from gentangle import InputError, cli, first_order_changes, gram, objective, pai
 from gentangle.alignment import conditions, remedies, softmax
 from gentangle.alignment.callback import EntanglementCallback
 from gentangle.alignment.preference import Pair
+from gentangle.display.geometry import GradientGeometry
 from gentangle.gradients.token_gram import token_gram
 from gentangle.matching.environments import Environments
 from gentangle.matching.gip import cosines, gip
@@ -784,6 +785,18 @@ def network():
 X = torch.ones(2, 2)
 #: Of the package: part, what is wrong, message, call.
 CALLS = (
+    Bad(
+        "widgets",
+        "a number that is none",
+        "ratio is nan, expected a finite number.",
+        call=partial(GradientGeometry, ratio=float("nan")),
+    ),
+    Bad(
+        "widgets",
+        "a number without end",
+        "chosen_norm is inf, expected a finite number.",
+        call=partial(GradientGeometry, chosen_norm=float("inf")),
+    ),
     Bad(
         "gram",
         "scalars that are a matrix",
