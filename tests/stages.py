@@ -5,6 +5,7 @@ beside its budget, and a closing line over all of them.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -150,6 +151,9 @@ def run(name: str, counts: Counter[str], slow: list[tuple[float, str]]) -> int:
             program = tool if tool == "make" else str(BIN / tool)
             status = subprocess.run([program, *arguments], cwd=ROOT, env=own).returncode
             if report.exists():
+                if kept := os.environ.get("GENTANGLE_REPORTS"):
+                    Path(kept).mkdir(parents=True, exist_ok=True)
+                    shutil.copy(report, Path(kept) / f"{name}.xml")
                 counts.update(counted(report))
                 slow.extend(timed(report))
         if status:

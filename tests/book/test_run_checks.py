@@ -16,8 +16,10 @@ class TestGroup:
     def test_two(self):
         pass
 """
+NAMED = ["tests/room/test_a.py::test_one", "tests/room/test_a.py::TestGroup::test_two"]
 REPORT = """\
 <testsuites><testsuite>
+<testcase classname="notebooks.01_a.ipynb" name="Cell 0" time="1.0"/>
 <testcase classname="tests.room.test_a" name="test_one[x-1]" time="0.26"/>
 <testcase classname="tests.room.test_a" name="test_one[x::y]" time="1.5"><skipped/></testcase>
 <testcase classname="tests.room.test_a.TestGroup" name="test_two" time="0.04"><failure/></testcase>
@@ -64,16 +66,30 @@ def test_a_source_is_the_function_with_its_decorators(source, root):
 
 def test_a_report_is_read_by_test_with_the_worst_of_its_cases(script, root):
     (root / "report.xml").write_text(REPORT)
-    found = script.read_report(root / "report.xml", "2026-11-27", root)
-    assert found.keys() == {"tests/room/test_a.py::test_one", "tests/room/test_a.py::TestGroup::test_two"}
+    found = script.read_report(root / "report.xml", "2026-11-27", root, NAMED)
+    assert list(found) == NAMED
+    assert list(script.read_report(root / "report.xml", "2026-11-27", root, NAMED[1:])) == NAMED[1:]
     one, two = found.values()
     assert (one.outcome, one.cases, one.seconds, one.date) == ("skipped", 2, 1.8, "2026-11-27")
     assert (two.outcome, two.cases, two.seconds) == ("failed", 1, 0.0)
 
 
+@pytest.mark.parametrize("named", [NAMED, NAMED[:1]])
+def test_reports_of_a_run_that_was_made_are_read_and_nothing_is_run(script, root, named, monkeypatch, capsys):
+    monkeypatch.setattr(script, "ROOT", root)
+    monkeypatch.setattr(script, "named_tests", lambda _: named)
+    (root / "reports").mkdir()
+    with pytest.raises(SystemExit):
+        script.main(["--reports", str(root / "reports")])
+    assert "holds no report" in capsys.readouterr().err
+    (root / "reports" / "unit.xml").write_text(REPORT)
+    assert script.main(["--reports", str(root / "reports")]) == len(named) - 1  # the second one failed
+    assert script.results(root).keys() == set(named)
+
+
 def test_a_result_is_told_with_what_changed_since(script, source, root):
     (root / "report.xml").write_text(REPORT)
-    result = script.read_report(root / "report.xml", "2026-11-27", root)["tests/room/test_a.py::test_one"]
+    result = script.read_report(root / "report.xml", "2026-11-27", root, NAMED)["tests/room/test_a.py::test_one"]
     here = source.source_of("tests/room/test_a.py::test_one", root)
     assert source.told(result, here) == "skipped (2 cases) on 2026-11-27 in 1.8 s"
     other = source.CheckSource(here.test, here.text.replace("1", "2"), 1)

@@ -153,6 +153,17 @@ def test_only_the_diagonals_asked_for(tolerance):
     assert (pairs[~wanted] == 0).all()
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_with_no_diagonal_asked_for_the_factors_alone_are_kept(tied, tolerance):
+    """As the split step does, which needs a combination of gradients and no inner product."""
+    model, scalars = language_model("gpt2", tied=tied).double(), responses(4, 10)
+    with Capture(model, 4, offsets=(), keep=True) as seen:
+        scalars(model).sum().backward()
+    assert not np.any(list(seen.gram_by_parameter().values()))
+    for name, part in seen.combination(np.ones(4)).items():
+        torch.testing.assert_close(part, dict(model.named_parameters())[name].grad, rtol=1e-9, atol=tolerance.identity)
+
+
 class Products(TorchDispatchMode):
     """Counts matrix products."""
 
