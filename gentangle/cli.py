@@ -3,7 +3,7 @@
 import argparse
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -357,7 +357,7 @@ def _explain(given: argparse.Namespace) -> None:
 
 
 def _claims(given: argparse.Namespace) -> None:
-    from gentangle.display.claims import load_claims, record_measurement
+    from gentangle.display.claims import load_claims, made_on, record_measurement
 
     if given.update:
         from gentangle.alignment.recipes import load_recipe
@@ -375,23 +375,13 @@ def _claims(given: argparse.Namespace) -> None:
                 continue
             recipe = load_recipe(path)
             records = load_records(given.update, recipe)
-            found.append((run_verdicts(recipe.name, records), _made_on(records)))
+            found.append((run_verdicts(recipe.name, records), made_on(records)))
         for decided, made in found:
             for name, (status, measured) in decided.items():
                 record_measurement(name, measured=measured, status=status, provenance=made, path=given.ledger)
     for claim in load_claims(given.ledger):
         print(f"{claim.status:<22} {claim.id}: {claim.statement}")
         print(f"{'':<22} expected {claim.expected}; measured {claim.measured} ({claim.profile}); {claim.test}")
-
-
-def _made_on(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """The first run's provenance, with the profiles and machines of all and the last one's date."""
-    told = [run["provenance"] for runs in records.values() for run in runs]
-    machines = "; ".join(dict.fromkeys(f"{made['device']}, {made['processor']}" for made in told))
-    device, processor = machines.rsplit(", ", 1)  # the ledger joins them again
-    profiles = ", ".join(dict.fromkeys(made["profile"] for made in told))
-    last = max(made["date"] for made in told)
-    return told[0] | {"profile": profiles, "device": device, "processor": processor, "date": last}
 
 
 def _profile(given: argparse.Namespace) -> None:

@@ -89,6 +89,23 @@ def unexplained(claims: Sequence[Claim]) -> list[str]:
     return [claim.id for claim in apart if not (claim.why and claim.chapter)]
 
 
+def made_on(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Where the runs were made that decide a claim, as :func:`record_measurement` takes it.
+
+    Args:
+        records: runs with their ``provenance``, by form, objective or change; one at least.
+
+    Returns:
+        The first run's provenance, with the profiles and machines of all, and the last one's date.
+    """
+    told = [run["provenance"] for runs in records.values() for run in runs]
+    machines = "; ".join(dict.fromkeys(f"{made['device']}, {made['processor']}" for made in told))
+    device, processor = machines.rsplit(", ", 1)  # the ledger joins them again
+    profiles = ", ".join(dict.fromkeys(made["profile"] for made in told))
+    last = max(made["date"] for made in told)
+    return told[0] | {"profile": profiles, "device": device, "processor": processor, "date": last}
+
+
 def record_measurement(
     claim_id: str, *, measured: str, status: str, provenance: Mapping[str, Any], path: str | Path = LEDGER
 ) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from gentangle.display.claims import load_claims, record_measurement
+from gentangle.display.claims import load_claims, made_on, record_measurement
 from gentangle.errors import InputError
 
 FIRST = {
@@ -198,3 +198,14 @@ def test_a_measurement_that_does_not_say_where_it_is_from_leaves_every_byte(ledg
     with pytest.raises(KeyError, match="date"):
         record_measurement("first", measured="1", status="differs", provenance=without(PROVENANCE, "date"), path=ledger)
     assert ledger.read_bytes() == before
+
+
+def test_a_claim_names_every_machine_that_decided_it_and_the_last_day():
+    def run(device, processor, profile, date):
+        return {"provenance": PROVENANCE | {"device": device, "processor": processor, "profile": profile, "date": date}}
+
+    here, there = run("cpu", "AMD", "cpu", "2026-11-26"), run("H200", "Intel", "gpu", "2026-11-25")
+    assert made_on({"full": [here]}) == here["provenance"]
+    made = made_on({"full": [here, there], "lora": [here, there]})
+    assert f"{made['device']}, {made['processor']}" == "cpu, AMD; H200, Intel"
+    assert (made["profile"], made["date"]) == ("cpu, gpu", "2026-11-26")
