@@ -56,7 +56,7 @@ def own_reference(recipe: HubRecipe) -> bool:
 def memory(model: nn.Module, config: Any, recipe: HubRecipe) -> dict[str, float]:
     r"""Bytes that one process needs at its peak, by part: an estimate, and a low one.
 
-    A step on a processor took what it says (results/scale.json), steps on a GPU 1.0 to 1.9 times as much
+    A step on a processor took what it says (results/scale.json), steps on a GPU 1.0 to 2.0 times as much
     (results/papers_step.json): what it refuses does not fit, what it lets pass may not.
 
     With :math:`N_t` parameters trained and :math:`N_f` frozen, :math:`b` bytes a number (2 in bfloat16, else 4), L
