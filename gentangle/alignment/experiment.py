@@ -97,8 +97,8 @@ def run_preference(
         device: ``cpu`` or ``cuda``.
 
     Returns:
-        Rows of the kinds ``accuracy``, ``log`` (TRL's own metrics), ``track``, ``forecast``, with ``run`` ``stage``
-        (see :mod:`gentangle.alignment.stages`), and of a trainer with token masks ``masks``.
+        Rows of the kinds ``log`` (TRL's own metrics), ``track``, ``forecast``, of a trainer with token masks ``masks``,
+        and with ``run`` ``accuracy`` and ``stage`` (see :mod:`gentangle.alignment.stages`).
 
     Raises:
         InputError: another process makes the fine-tuned policy.
@@ -111,7 +111,8 @@ def run_preference(
         train, held_out = (
             review_pairs.sampled_pairs(model, tokenizer, pairs, seed) for pairs in (train[:wanted], held_out)
         )
-        _at_stage(rows.append, "sampled", recipe, model, tokenizer, train, held_out, looks=run is not None)
+        if run:
+            _at_stage(rows.append, "sampled", recipe, model, tokenizer, train, held_out)
     folder = run.path / "preference" if run else None
     if run and folder:
         reached = training.last_step(folder)  # 0: it begins anew, first look and all
@@ -139,8 +140,8 @@ def run_preference(
     )
     if hasattr(trainer, "token_masks"):
         seen({"kind": "masks", "masks": {tokenizer.decode([v]): mu for v, mu in trainer.token_masks().items()}})
-    if stop_after is None:
-        _at_stage(seen, "preference", recipe, trainer.model, tokenizer, train, held_out, looks=run is not None)
+    if run and stop_after is None:
+        _at_stage(seen, "preference", recipe, trainer.model, tokenizer, train, held_out)
     if run and folder:
         save_policy(trainer.model, tokenizer, run.path / "model")
         shutil.rmtree(folder)
@@ -221,14 +222,15 @@ def _fine_tuned(
         model = model.to(device)
         rows: Rows = []
         measured = (recipe, model, tokenizer, train, held_out)
-        _at_stage(rows.append, "base", *measured, looks=kept is not None)
+        if kept:
+            _at_stage(rows.append, "base", *measured)
         training.supervised(
             model, tokenizer, train, recipe.supervised, seed=seed, folder=kept.path / "supervised" if kept else None
         )
-        _at_stage(rows.append, "supervised", *measured, looks=kept is not None)
-        if texts:
-            next(row for row in reversed(rows) if row["kind"] == "accuracy")["majority"] = majority(texts)
         if kept:
+            _at_stage(rows.append, "supervised", *measured)
+            if texts:
+                next(row for row in reversed(rows) if row["kind"] == "accuracy")["majority"] = majority(texts)
             kept.put(rows)
             save_policy(model, tokenizer, kept.path / "model")
             shutil.rmtree(kept.path / "supervised")
@@ -259,13 +261,11 @@ def _at_stage(
     tokenizer: "PreTrainedTokenizerBase",
     train: Sequence[Pair],
     held_out: Sequence[Pair],
-    *,
-    looks: bool = True,
 ) -> None:
     """Rows ``accuracy`` and, for both groups of tracked pairs, ``stage``: a look, the suffix's figures, the parts."""
     m, model = recipe.measure, model.eval()
     seen({"kind": "accuracy", "stage": stage, "held_out": accuracy(model, tokenizer, held_out)})
-    for group, pairs in (("train", train), ("held_out", held_out)) if looks else ():
+    for group, pairs in (("train", train), ("held_out", held_out)):
         batch = collate(tokenizer, list(pairs)[: m.tracked_pairs])
         some = collate(tokenizer, list(pairs)[: m.gram_pairs])
         found = look(model, batch, m.gram_pairs) | suffix_look(model, batch) | {"parts": part_grams(model, some)}
