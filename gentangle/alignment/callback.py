@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -34,6 +35,43 @@ from gentangle.gradients.step import parameter_step, snapshot
 PREFIX = "entanglement/"
 #: Below it a slope's square, and so the scaled Gram matrix, is lost in float32: nothing is divided by it.
 NO_SLOPE = 1e-15
+
+
+@dataclass
+class _Watch:
+    """One forward and backward pass that is read. Who holds it holds its factors: it goes once they are used."""
+
+    model: Any
+    capture: Capture
+    fused: FusedHead = field(init=False)
+    logits: LogitsHead = field(init=False)
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.fused, self.logits = FusedHead(self.capture, self.model), LogitsHead(self.capture, self.model)
+
+    def enter(self, stack: ExitStack) -> None:
+        """Set the hooks, which ``stack`` removes."""
+        for part in (self.capture, self.fused, self.logits):
+            stack.enter_context(part)
+        stack.callback(self.model.register_forward_pre_hook(self._note_call, with_kwargs=True).remove)
+
+    def _note_call(self, module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if torch.is_grad_enabled():
+            self.args, self.kwargs = args, dict(kwargs)
+
+    @property
+    def head(self) -> FusedHead | LogitsHead:
+        """The one that the loss went through."""
+        return self.logits if self.fused.slopes is None else self.fused
+
+    def measured(self, model: Any) -> np.ndarray:
+        """Change of the rows' log-probabilities up to now, (R,); ``model`` is what the trainer calls."""
+        with torch.no_grad():
+            out, head = model(*self.args, **self.kwargs), self.head
+            now: Any = head.log_probs_of(out.logits) if isinstance(head, LogitsHead) else out.log_probs.sum(-1)
+        return np.asarray((now - head.log_probs).double().cpu())
 
 
 class EntanglementCallback(TrainerCallback):
@@ -95,7 +133,7 @@ class EntanglementCallback(TrainerCallback):
         self._held_out = held_out
         self._metrics: Any = None
         self._open = ExitStack()
-        self._capture: Capture | None = None
+        self._watched: _Watch | None = None
         self._batches: list[dict[str, Any]] = []
         self._before: dict[str, torch.Tensor] | None = None
         self._transfer: Transfer | None = None
@@ -141,16 +179,16 @@ class EntanglementCallback(TrainerCallback):
 
     def on_substep_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """A micro-batch is through: read it and watch the next."""
-        if self._capture:
-            self._read()
+        if self._watched:
+            self._read(self._watched)
             self._watch(model)
 
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any
     ) -> None:
         """The last micro-batch is through and the step not yet taken."""
-        if self._capture:
-            self._read()
+        if self._watched:
+            self._read(self._watched)
             self._rate = optimizer.param_groups[0]["lr"]
             self._before = snapshot(model) if self._forecast else None
             self._transfer = Transfer(model, self._held_out) if self._forecast and self._held_out else None
@@ -159,7 +197,7 @@ class EntanglementCallback(TrainerCallback):
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any
     ) -> None:
         """The step is taken: what it did to first order, and what it did."""
-        if not self._capture:
+        if not (watched := self._watched):
             return
         for batch in self._batches:
             batch |= forecasts(batch["scaled"], batch["slopes"], self._rate, args.gradient_accumulation_steps)
@@ -168,18 +206,15 @@ class EntanglementCallback(TrainerCallback):
             now = {name: p.detach() for name, p in trainable_parameters(model).items()}
             step = parameter_step(self._before, now)
             with np.errstate(invalid="ignore", divide="ignore"):
-                last["step"] = self._capture.changes(step) / last["slopes"]
+                last["step"] = watched.capture.changes(step) / last["slopes"]
                 if preconditioner := adam_preconditioner(optimizer, model):
-                    scaled = self._capture.gram_under(preconditioner)
+                    scaled = watched.capture.gram_under(preconditioner)
                     found = forecasts(scaled, last["slopes"], self._rate, args.gradient_accumulation_steps)
                     last |= {f"preconditioned_{name}": values for name, values in found.items()}
             if self._transfer:
-                last["transfer"] = self._transferred(step, len(last["slopes"]))
-            with torch.no_grad():
-                out, head = model(*self._call[0], **self._call[1]), self._head
-                after: Any = head.log_probs_of(out.logits) if isinstance(head, LogitsHead) else out.log_probs.sum(-1)
-            last["measured"] = (after - self._head.log_probs).double().cpu().numpy()
-        self._before = self._capture = self._transfer = None
+                last["transfer"] = self._transferred(self._transfer, watched.capture, step)
+            last["measured"] = watched.measured(model)
+        self._before = self._watched = self._transfer = None
         for batch in self._batches:
             if self._metrics is not None:
                 for name, value in summary(batch).items():
@@ -187,59 +222,40 @@ class EntanglementCallback(TrainerCallback):
             if self.seen:
                 self.seen(self.row(state.global_step + 1, batch))
 
-    def _transferred(self, step: Mapping[str, torch.Tensor], rows: int) -> dict[str, np.ndarray]:
+    def _transferred(
+        self, transfer: Transfer, capture: Capture, step: Mapping[str, torch.Tensor]
+    ) -> dict[str, np.ndarray]:
         """Changes of the held-out chosen responses by SGD on either side of the batch, and by the step taken, (H,)."""
-        assert self._capture is not None
-        assert self._transfer is not None
-        found = {"step": self._transfer.chosen(step)}
-        for side, weights in zip(("chosen", "rejected"), np.repeat(np.eye(2), rows // 2, axis=1), strict=True):
-            part = self._capture.combination(weights)
-            found[side] = -self._rate * self._transfer.chosen(part)
+        found = {"step": transfer.chosen(step)}
+        pairs = len(self._batches[-1]["slopes"]) // 2
+        for side, weights in zip(("chosen", "rejected"), np.repeat(np.eye(2), pairs, axis=1), strict=True):
+            part = capture.combination(weights)
+            found[side] = -self._rate * transfer.chosen(part)
         return found
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave no hook behind."""
         self._open.close()
-        self._capture = None
+        self._watched = None
 
     def _watch(self, model: Any) -> None:
-        self._capture = Capture(model, keep=self._forecast)
-        base = causal_model(model)
-        self._open.enter_context(self._capture)
-        self._fused = self._open.enter_context(FusedHead(self._capture, base))
-        self._logits = self._open.enter_context(LogitsHead(self._capture, base))
-        handle = base.register_forward_pre_hook(self._note_call, with_kwargs=True)
-        self._open.callback(handle.remove)
+        self._watched = _Watch(causal_model(model), Capture(model, keep=self._forecast))
+        self._watched.enter(self._open)
 
-    def _note_call(self, module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        if torch.is_grad_enabled():
-            self._call = args, dict(kwargs)
-
-    def _read(self) -> None:
+    def _read(self, watched: _Watch) -> None:
         self._open.close()
-        assert self._capture is not None
-        self._head: FusedHead | LogitsHead = self._logits if self._fused.slopes is None else self._fused
-        if self._head.slopes is None:
+        if watched.head.slopes is None:
             raise InputError(
                 "The trainer's loss reached log-probabilities neither through TRL's fused head nor through the model's "
                 "logits: EntanglementCallback reads TRL 1.16's DPOTrainer and CPOTrainer."
             )
-        scaled = whole(self._capture.gram_by_parameter())
-        batch = {"scaled": scaled, "slopes": self._head.slopes.double().cpu().numpy()}
-        sharded = any(hasattr(p, "full_tensor") for p in self._capture.model.parameters())
+        scaled = whole(watched.capture.gram_by_parameter())
+        batch = {"scaled": scaled, "slopes": watched.head.slopes.double().cpu().numpy()}
+        sharded = any(hasattr(p, "full_tensor") for p in watched.capture.model.parameters())
         # A pass of one process alone would wait for the others where the model is sharded.
-        if not (np.abs(batch["slopes"]) >= NO_SLOPE).all() and self._head is self._fused and not sharded:
-            batch["unit"] = self._from_unit_cotangents()
+        if not (np.abs(batch["slopes"]) >= NO_SLOPE).all() and watched.head is watched.fused and not sharded:
+            batch["unit"] = _from_unit_cotangents(watched)
         self._batches.append(batch)
-
-    def _from_unit_cotangents(self) -> np.ndarray:
-        """The pairs' Gram matrices by a pass of their own, where the loss has no slope to divide by."""
-        base, (args, kwargs) = causal_model(self._capture.model), self._call  # type: ignore[union-attr]
-        with torch.enable_grad(), Capture(base) as seen, FusedHead(seen, base):
-            log_probs = base(*args, **kwargs).log_probs
-            seen.offsets = [0, len(log_probs) // 2]
-            torch.autograd.grad(log_probs.sum(), seen.edges, allow_unused=True)
-        return pair_blocks(whole(seen.gram_by_parameter()))
 
     @staticmethod
     def row(step: int, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,6 +285,16 @@ class EntanglementCallback(TrainerCallback):
         if "transfer" in batch:
             found["transfer"] = {name: _numbers(values) for name, values in batch["transfer"].items()}
         return found | ({"measured": _numbers(batch["measured"])} if "measured" in batch else {})
+
+
+def _from_unit_cotangents(watched: _Watch) -> np.ndarray:
+    """The pairs' Gram matrices by a pass of their own, where the loss has no slope to divide by."""
+    base = watched.model
+    with torch.enable_grad(), Capture(base) as seen, FusedHead(seen, base):
+        log_probs = base(*watched.args, **watched.kwargs).log_probs
+        seen.offsets = [0, len(log_probs) // 2]
+        torch.autograd.grad(log_probs.sum(), seen.edges, allow_unused=True)
+    return pair_blocks(whole(seen.gram_by_parameter()))
 
 
 def pair_grams(batch: Mapping[str, Any]) -> np.ndarray:

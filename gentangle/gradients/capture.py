@@ -181,8 +181,11 @@ class Capture:
                 f"{type(module).__name__} gave a tensor of shape {tuple(output.shape)}, expected the batch's "
                 f"{self._batch_rows(inputs)} rows first"
             )
+        rule = rule_of(module)
         for name in self.own[module].values():
-            self.announce(name, input_of(args, kwargs) if rule_of(module) is embedding else None)
+            self.announce(name, input_of(args, kwargs) if rule is embedding else None)
+        if rule is not None:
+            args, kwargs = (_as_narrow(input_of(args, kwargs), output.dtype),), {}
         call = [(module, args, kwargs)]  # emptied when its gradient arrives: activations are not held longer
         self._handles.append(output.register_hook(lambda b: self._backward(*call.pop(), b)))
         self.edges.append(get_gradient_edge(output))  # the tensor itself may yet be changed in place
@@ -242,8 +245,9 @@ class Capture:
         self.begin_backward()
         uses, offsets = self._uses[name], self._wanted()
         found = self._diagonals.setdefault(name, [])
-        found.append(gram_of(factor, offsets, self._products))
-        found += [cross_gram(other, factor, offsets) for other in uses.arrived]
+        if offsets:  # else the factors alone are wanted
+            found.append(gram_of(factor, offsets, self._products))
+            found += [cross_gram(other, factor, offsets) for other in uses.arrived]
         if self.keep:
             self._kept.setdefault(name, []).append(factor)
         if uses.made > len(uses.arrived) + 1:
@@ -279,6 +283,12 @@ def input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 def _like(weights: Any, factor: Factor) -> torch.Tensor:
     numbers = factor.rows if isinstance(factor, Formed) else factor.right
     return torch.as_tensor(weights, dtype=numbers.dtype, device=numbers.device)
+
+
+def _as_narrow(x: Any, dtype: torch.dtype) -> Any:
+    """A layer's input no wider than its output: under autocast it multiplied that, and PEFT widens it first."""
+    wider = isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype.itemsize > dtype.itemsize
+    return x.detach().to(dtype) if wider else x
 
 
 def _expanded(value: Any, rows: int) -> Any:

@@ -125,9 +125,7 @@ def from_diagonals(entries: torch.Tensor, offsets: Sequence[int], n: int) -> np.
 
 
 def gram_of(factor: Factor, offsets: Sequence[int], products: Products) -> torch.Tensor:
-    """Inner products of one parameter's gradients: <g_i, g_{i+d}>, i = 0 .. R-d-1, for one offset d after another."""
-    if not offsets:  # the factors alone are wanted
-        return torch.zeros(0)
+    """Inner products of one parameter's gradients: <g_i, g_{i+d}>, i = 0 .. R-d-1, for one offset d or more."""
     if isinstance(factor, Gather) or (isinstance(factor, Outer) and _contraction_is_cheaper(factor, offsets)):
         if len(offsets) == len(factor.right):
             return _diagonals(_contract_all(factor, products), offsets)
@@ -140,8 +138,6 @@ def gram_of(factor: Factor, offsets: Sequence[int], products: Products) -> torch
 
 def cross_gram(one: Factor, other: Factor, offsets: Sequence[int]) -> torch.Tensor:
     """What two uses of one parameter add to its Gram matrix: <u_i, v_{i+d}> + <v_i, u_{i+d}>, as in :func:`gram_of`."""
-    if not offsets:
-        return torch.zeros(0)
     if isinstance(one, Formed) or isinstance(other, Formed):
         u, v = one.formed(), other.formed()
         return _of_formed(u, v, offsets) + _of_formed(v, u, offsets)

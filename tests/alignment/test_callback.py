@@ -1,5 +1,7 @@
 """EntanglementCallback inside unmodified TRL trainers: against the oracle, whatever the loss and the settings."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -172,6 +174,44 @@ def test_the_training_is_the_same_with_and_without(tiny_policy, tiny_pairs, tmp_
         weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
         assert not any(module._forward_hooks for module in trainer.model.modules())
     assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("trainer", ["dpo", "cpo"])
+def test_factors_are_let_go_before_the_next_pass(trainer, tiny_policy, tiny_pairs, tmp_path, monkeypatch):
+    """They are as large as the pass's activations: of two micro-batches one's stand at a time, and later none."""
+    captures, at_forward = [], []
+
+    class Counted(Capture):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            captures.append(weakref.ref(self))
+
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            assert self._kept  # what would stay
+
+    monkeypatch.setattr("gentangle.alignment.callback.Capture", Counted)
+    backbone = type(tiny_policy[0].base_model)
+    plain = backbone.forward
+
+    def forward(self, *args, **kwargs):
+        if torch.is_grad_enabled():
+            at_forward.append(sum(capture() is not None for capture in captures))
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(backbone, "forward", forward)
+    gc.collect()
+    gc.disable()  # no cycle may hold them either
+    settings = {"max_steps": 3, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+    try:
+        if trainer == "dpo":
+            run(tiny_policy, tiny_pairs, tmp_path, every_n_steps=2, forecast_every=1, **settings)
+        else:
+            cpo_run(tiny_policy, tiny_pairs, tmp_path, forecast_every=1, **settings)
+    finally:
+        gc.enable()
+    assert len(captures) >= 4
+    assert at_forward == ([1, 1, 0, 0, 1, 1] if trainer == "dpo" else [1] * 6)  # of DPO, steps 1 and 3 are read
 
 
 def test_steps_are_read_on_the_stride_and_followed_on_theirs(tiny_policy, tiny_pairs, tmp_path):

@@ -1,6 +1,7 @@
 """The engine against the slow oracle: architectures, random shapes, uses of one parameter, and what it refuses."""
 
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,28 @@ def test_a_combination_and_the_changes_of_a_step_come_from_the_kept_factors(name
         )
     step = {parameter: torch.randn_like(p) for parameter, p in model.named_parameters()}
     np.testing.assert_allclose(seen.changes(step), step_forecast(rows, step), rtol=1e-7)
+
+
+class Widened(nn.Module):
+    """As PEFT does with an adapter's input: float32, though autocast narrows it at once."""
+
+    def forward(self, x):
+        widened = x.float()
+        self.seen = weakref.ref(widened)
+        return widened
+
+
+def test_an_input_is_held_no_wider_than_the_layer_saw_it():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 4), Widened(), nn.Linear(4, 2)), torch.randn(5, 3)
+    with Capture(model) as seen:
+        with torch.autocast("cpu", torch.bfloat16):
+            scalars = model(x).sum(-1)
+        assert model[1].seen() is None
+        scalars.sum().backward()
+    expected = gram(model, lambda m: m(x).sum(-1), method="oracle")
+    found = sum(seen.gram_by_parameter().values())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.02 * expected.max())
 
 
 def test_what_was_not_kept_cannot_be_asked_for():
