@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,8 @@ def run_verdicts(name: str, records: Mapping[str, Sequence[Record]]) -> dict[str
     return _DECIDED_BY[name](records)
 
 
-def verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
-    """What the runs of the four forms decide, from their records, one a seed, by form."""
+def verdicts(records: Mapping[str, Sequence[Record]], ending: str = "") -> dict[str, Verdict]:
+    """What the runs of the four forms decide, from their records, one a seed, by form; ``ending`` is of claims' ids."""
     runs = {form: [held_out(record) for record in seeds] for form, seeds in records.items()}
     one, short, long = (runs[form] for form in ("one-token", "short-suffix", "long-suffix"))
     one_holds = all(run.chosen > 0 > run.rejected and run.cosine < 0 for run in one)
@@ -62,23 +63,14 @@ def verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
         a.chosen > b.chosen > c.chosen and a.cosine < b.cosine < c.cosine
         for a, b, c in zip(one, short, long, strict=True)
     )
-    return {
+    found = {
         "one-token-run": (in_part(one_holds), _measured(one)),
         "long-suffix-run": (in_part(long_holds), _measured(long)),
         "short-suffix-between": (in_part(between), _measured(short)),
         "suffix-order-run": suffix_order(records["long-suffix"]),
         "token-heatmap": heatmap_signs(records),
     }
-
-
-def pretrained_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
-    """The same rules for the second scale, a pretrained model; the claims' ids end in ``-pretrained``."""
-    return {f"{name}-pretrained": found for name, found in verdicts(records).items()}
-
-
-def schedule_verdicts(records: Mapping[str, Sequence[Record]]) -> dict[str, Verdict]:
-    """The same rules for the pretrained model by the paper's own schedule; the claims' ids end in ``-schedule``."""
-    return {f"{name}-schedule": found for name, found in verdicts(records).items()}
+    return {name + ending: verdict for name, verdict in found.items()}
 
 
 def suffix_order(records: Sequence[Record]) -> Verdict:
@@ -235,8 +227,8 @@ def _measured(runs: Sequence[HeldOut]) -> str:
 
 _DECIDED_BY: Mapping[str, Callable[[Mapping[str, Sequence[Record]]], dict[str, Verdict]]] = {
     "tweets": verdicts,
-    "tweets_smollm2": pretrained_verdicts,
-    "tweets_smollm2_paper": schedule_verdicts,
+    "tweets_smollm2": partial(verdicts, ending="-pretrained"),
+    "tweets_smollm2_paper": partial(verdicts, ending="-schedule"),
     "objectives": objectives_verdicts,
     "mitigations": mitigations_verdicts,
     "reviews": reviews_verdicts,
