@@ -25,7 +25,7 @@ from gentangle.alignment.callback import EntanglementCallback
 from gentangle.alignment.objective_trainer import trainer_and_settings
 from gentangle.alignment.objectives import objective
 from gentangle.alignment.recipes import HubRecipe, load_recipe
-from gentangle.alignment.scale import GB, adapter, bare_model, max_length, memory, own_reference, step_operations
+from gentangle.alignment.scale import GB, adapter, bare_model, max_length, own_reference, step_operations
 from gentangle.atomic import write_json
 from gentangle.provenance import provenance
 
@@ -41,7 +41,6 @@ HEAD = [
     "TFLOP/s",
     "A step that is read, read and forecast, in plain steps",
     "GB at the peak of a plain step, of a forecast",
-    "Measured over computed",
 ]
 
 
@@ -101,11 +100,8 @@ def measure(recipe: HubRecipe, device: str) -> dict[str, Any]:
         trainer, DPOConfig, model, tokenizer, rows, stage, seed=recipe.seed, callbacks=[clock, read], **more
     )
     plain = [i for i in range(1, STEPS) if i % READ_EVERY]
-    bare = bare_model(config, recipe.lora)
-    parts = memory(bare, config, recipe)
-    diagnosis = parts.pop("diagnosis")
     seconds = statistics.median(clock.seconds[i] for i in plain)
-    operations = step_operations(bare, config, recipe)
+    operations = step_operations(bare_model(config, recipe.lora), config, recipe)
     return {
         "seconds_of_steps": clock.seconds,
         "seconds": seconds,
@@ -116,8 +112,6 @@ def measure(recipe: HubRecipe, device: str) -> dict[str, Any]:
         "gigabytes": max(clock.peaks[i] for i in plain) / GB,
         "gigabytes_read": clock.peaks[READ_EVERY] / GB,
         "gigabytes_forecast": clock.peaks[2 * READ_EVERY] / GB,
-        "gigabytes_computed": sum(parts.values()) / GB,
-        "gigabytes_computed_forecast": (sum(parts.values()) + diagnosis) / GB,
     }
 
 
@@ -130,7 +124,6 @@ def record(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             f"{one['flops'] / 1e12:.0f}",
             f"{one['read_ratio']:.1f}, {one['forecast_ratio']:.1f}",
             f"{one['gigabytes']:.0f}, {one['gigabytes_forecast']:.0f}",
-            f"{one['gigabytes'] / one['gigabytes_computed']:.1f}",
         )
         for name, one in sorted(recipes.items())
     ]

@@ -44,7 +44,6 @@ def test_a_small_model_takes_the_same_way(bench, monkeypatch):
     monkeypatch.setitem(bench.CONFIGS, recipe.model, SHAPE)
     found = bench.measure(replace(recipe, processes=1), "cpu")
     assert len(found["seconds_of_steps"]) == bench.STEPS
-    assert found["gigabytes_computed"] < found["gigabytes_computed_forecast"]
     assert found["flops"] > 0
 
 
