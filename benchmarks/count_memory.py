@@ -32,6 +32,7 @@ from gentangle.alignment.callback import causal_model
 from gentangle.alignment.recipes import HubRecipe, load_recipe
 from gentangle.alignment.scale import GB, adapter, bare_model, max_length, memory, own_reference
 from gentangle.atomic import write_json
+from gentangle.gradients import capture as capturing
 from gentangle.gradients import factors, fused_head
 from gentangle.gradients.capture import Capture
 from gentangle.gradients.fused_head import FusedHead
@@ -44,13 +45,13 @@ RESULT = ROOT / "results" / "memory_count.json"
 #: What TRL's DPOTrainer asks its head for.
 HEAD_OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 BLOCK = 512  # bytes to which a GPU's allocator rounds
-#: What of a step the callback does.
-READINGS = ("plain", "read", "forecast")
+#: What of a step the callback does; ``wide`` is a forecast whose factors are kept in float32, as they once were.
+READINGS = ("plain", "read", "forecast", "wide")
 HEAD = [
     "Recipe, one process",
     "A plain step, GB: counted, by the formula",
-    "Factors of a forecast, GB",
-    "Their sum, and measured while they stayed, GB",
+    "Factors of a forecast, GB: now, in float32",
+    "A plain step beside the latter, GB: counted, measured",
     "A step that is read, that is forecast, GB: counted",
 ]
 
@@ -110,7 +111,7 @@ def on_meta(recipe: HubRecipe, config: Any) -> Any:
 
 
 @contextmanager
-def without_contents() -> Iterator[None]:
+def without_contents(wide: bool) -> Iterator[None]:
     """Instead of what looks into a tensor: TRL's tiles are folded where they lie, rows are full, all tokens differ."""
     with ExitStack() as stack:
         for name in ("_forward_tile", "_backward_tile", "_addmm_fp32"):
@@ -118,6 +119,8 @@ def without_contents() -> Iterator[None]:
         for module in (factors, fused_head):
             stack.enter_context(mock.patch.object(module, "used_first", all_positions))
         stack.enter_context(mock.patch.object(factors, "_same", one_storage))
+        if wide:
+            stack.enter_context(mock.patch.object(capturing, "with_numbers", lambda factor, change: factor))
         stack.enter_context(mock.patch.object(torch.Tensor, "unique", lambda index: index))
         yield
 
@@ -143,7 +146,7 @@ def count(recipe: HubRecipe, config: Any, reading: str = "plain") -> dict[str, f
     """
     policy, stage = on_meta(recipe, config), recipe.preference
     reference = on_meta(recipe, config).requires_grad_(False) if own_reference(recipe) else None
-    with FakeTensorMode(), without_contents(), ExitStack() as hooks:
+    with FakeTensorMode(), without_contents(reading == "wide"), ExitStack() as hooks:
         policy = of_shape(policy).train()
         standing = [*policy.parameters(), *policy.buffers()]
         if reference is not None:
@@ -157,7 +160,7 @@ def count(recipe: HubRecipe, config: Any, reading: str = "plain") -> dict[str, f
         with Living([*standing, ids]) as living:
             for _ in range(2):  # where gradients are accumulated, the second has the first one's beside it
                 if reading != "plain":
-                    capture = hooks.enter_context(Capture(policy, keep=reading == "forecast"))
+                    capture = hooks.enter_context(Capture(policy, keep=reading != "read"))
                     hooks.enter_context(FusedHead(capture, causal_model(policy)))
                 forward_and_backward(policy, reference, ids, recipe.dtype == "bfloat16")
                 hooks.close()
@@ -190,8 +193,9 @@ def counted(recipe: HubRecipe) -> dict[str, float]:
     parts = memory(bare_model(config, recipe.lora), config, alone)
     diagnosis = parts.pop("diagnosis")
     return {
-        **{reading: one["standing"] + one["step"] for reading, one in found.items()},
+        **{reading: found[reading]["standing"] + found[reading]["step"] for reading in READINGS[:3]},
         "kept": found["forecast"]["kept"],
+        "kept_wide": found["wide"]["kept"],
         "formula": sum(parts.values()) / GB,
         "formula_forecast": (sum(parts.values()) + diagnosis) / GB,
     }
@@ -203,8 +207,8 @@ def record(recipes: Mapping[str, Mapping[str, float]], measured: Mapping[str, Ma
         (
             name,
             f"{one['plain']:.1f}, {one['formula']:.1f}",
-            f"{one['kept']:.1f}",
-            f"{one['plain'] + one['kept']:.1f}, "
+            f"{one['kept']:.1f}, {one['kept_wide']:.1f}",
+            f"{one['plain'] + one['kept_wide']:.1f}, "
             + (f"{measured[name]['gigabytes']:.1f}" if name in measured else "not measured"),
             f"{one['read']:.1f}, {one['forecast']:.1f}",
         )

@@ -69,9 +69,9 @@ def memory(model: nn.Module, config: Any, recipe: HubRecipe) -> dict[str, float]
     - ``reference``: the weights once more, none where it is the policy without its adapters;
     - ``activations``: :math:`b S L (8 d + 6 f)`; with gradient checkpointing :math:`b S (L d + 8 d + 6 f)`. Logits
       count for nothing: TRL takes them in tiles;
-    - ``diagnosis``: of the steps that the callback forecasts, in float32: both sides of every trained matrix at each
-      token, of those over the vocabulary one, :math:`4 S (V + d)`; and :math:`12 N_t`, the weights before the step,
-      their step and Adam's preconditioner.
+    - ``diagnosis``: of the steps that the callback forecasts: :math:`b S` times both sides of every trained matrix; of
+      one over the vocabulary, in float32, :math:`4 S (V + d)`; and :math:`12 N_t`, the weights before the step, their
+      step and Adam's preconditioner.
 
     Args:
         model: as :func:`bare_model` gives it.
@@ -88,14 +88,15 @@ def memory(model: nn.Module, config: Any, recipe: HubRecipe) -> dict[str, float]
     reference = (width * frozen or 4 * trained) if own_reference(recipe) else 0
     matrices = [p.shape for p in model.parameters() if p.requires_grad and p.dim() == 2]
     over_vocabulary = [shape for shape in matrices if config.vocab_size in shape]
-    sides = sum(sum(shape) for shape in matrices if shape not in over_vocabulary) + sum(next(iter(over_vocabulary), ()))
+    sides = width * sum(sum(shape) for shape in matrices if shape not in over_vocabulary)
+    sides += 4 * sum(next(iter(over_vocabulary), ()))
     tokens = 2 * recipe.preference.batch_size * max_length(recipe.preference, config)
     return {
         "weights": weights,
         "training": (12 if recipe.processes == 1 else 16) * trained,
         "reference": reference,
         "activations": width * max(_kept(config, recipe.preference, 2), _kept(config, recipe.supervised, 1)),
-        "diagnosis": 4 * tokens * sides + 12 * trained,
+        "diagnosis": tokens * sides + 12 * trained,
     }
 
 

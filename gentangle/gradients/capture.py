@@ -23,6 +23,7 @@ from gentangle.gradients.factors import (
     gram_under,
     narrowed,
     times,
+    with_numbers,
 )
 from gentangle.gradients.oracle import trainable_parameters
 from gentangle.gradients.refusal import EngineRefusal
@@ -120,7 +121,7 @@ class Capture:
                 moved = step[name]
                 if hasattr(moved, "full_tensor"):  # sharded (FSDP2): every process gathers every step, in one order
                     moved = moved.full_tensor()
-                parts += [times(factor, moved).double() for factor in self._kept.get(name, ())]
+                parts += [times(factor, moved).double() for factor in self._wide(name)]
         return np.asarray(torch.stack(parts).sum(0).cpu())
 
     def combination(self, weights: Any) -> dict[str, torch.Tensor]:
@@ -135,8 +136,8 @@ class Capture:
         self._require_factors()
         parameters, found = trainable_parameters(self.model), {}
         with torch.no_grad():
-            for name, factors in self._kept.items():
-                parts = [combined(factor, _like(weights, factor)).flatten() for factor in factors]
+            for name in self._kept:
+                parts = [combined(factor, _like(weights, factor)).flatten() for factor in self._wide(name)]
                 found[name] = sum(parts[1:], parts[0]).reshape(parameters[name].shape).to(parameters[name].dtype)
         return found
 
@@ -151,8 +152,12 @@ class Capture:
         """
         self._require_factors()
         with torch.no_grad():
-            parts = [gram_under(factors, diagonal[name]) for name, factors in self._kept.items()]
+            parts = [gram_under(self._wide(name), diagonal[name]) for name in self._kept]
         return np.asarray(torch.stack(parts).sum(0).cpu())
+
+    def _wide(self, name: str) -> list[Factor]:
+        """What is kept of a parameter, in the precision in which products are taken."""
+        return [with_numbers(factor, at_least_float32) for factor in self._kept.get(name, ())]
 
     def _require_factors(self) -> None:
         if not self.keep:
@@ -218,7 +223,7 @@ class Capture:
         try:
             with torch.no_grad():
                 rule, n = rule_of(module), self._scalars()
-                x, b = input_of(args, kwargs), b.detach()
+                x, b, came = input_of(args, kwargs), b.detach(), b.dtype
                 if rule is None:
                     found = by_differentiation(module, args, kwargs, b, n)
                 else:
@@ -226,7 +231,7 @@ class Capture:
                     x = at_least_float32(x.detach().to(b.dtype)) if x.is_floating_point() else x
                     found = rule(module, x, at_least_float32(b), n)
                 for own, name in self.own[module].items():
-                    self.arrive(name, found[own])
+                    self.arrive(name, found[own], came)
         finally:
             self._busy = False
 
@@ -240,8 +245,8 @@ class Capture:
         if index is not None:
             self._uses[name].gathers.append(index.flatten())
 
-    def arrive(self, name: str, factor: Factor) -> None:
-        """Take in the gradients of one announced use of a parameter."""
+    def arrive(self, name: str, factor: Factor, came: torch.dtype | None = None) -> None:
+        """Take in the gradients of one announced use of a parameter, whose numbers came in the precision ``came``."""
         self.begin_backward()
         uses, offsets = self._uses[name], self._wanted()
         found = self._diagonals.setdefault(name, [])
@@ -249,7 +254,8 @@ class Capture:
             found.append(gram_of(factor, offsets, self._products))
             found += [cross_gram(other, factor, offsets) for other in uses.arrived]
         if self.keep:
-            self._kept.setdefault(name, []).append(factor)
+            narrow = with_numbers(factor, lambda numbers: numbers.to(came)) if came else factor  # nothing is lost
+            self._kept.setdefault(name, []).append(narrow)
         if uses.made > len(uses.arrived) + 1:
             still_gathers = len(uses.gathers) == uses.made - len(uses.arrived) - 1 and not isinstance(factor, Gather)
             uses.arrived.append(narrowed(factor, torch.cat(uses.gathers)) if still_gathers else factor)

@@ -8,8 +8,8 @@ With T positions a block (i, j) costs :math:`T^2 (L + M)` multiplications for a 
 :math:`T L M` for forming a gradient and :math:`L M` for each product of two: the cheaper way is taken.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -108,6 +108,13 @@ class Formed:
 
 
 Factor = Outer | Gather | Formed
+
+
+def with_numbers(factor: Factor, change: Callable[[torch.Tensor], torch.Tensor]) -> Factor:
+    """The factor with its numbers position by position changed; gradients that are formed stay as they are."""
+    if isinstance(factor, Outer):
+        return replace(factor, left=change(factor.left), right=change(factor.right))
+    return replace(factor, right=change(factor.right)) if isinstance(factor, Gather) else factor
 
 
 def from_diagonals(entries: torch.Tensor, offsets: Sequence[int], n: int) -> np.ndarray:

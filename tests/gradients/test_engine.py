@@ -249,6 +249,24 @@ def test_an_input_is_held_no_wider_than_the_layer_saw_it():
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.02 * expected.max())
 
 
+@pytest.mark.parametrize("autocast", [True, False])
+def test_factors_are_kept_in_the_precision_in_which_they_came(autocast):
+    """Both sides of a product came in bfloat16: kept so they are half as large, and no bit is lost."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(7, 6), nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 2))
+    x = (torch.arange(12) % 7).reshape(4, 3)
+    with Capture(model, keep=True) as seen:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = model(x).sum()
+        loss.backward()
+    kinds = {side.dtype for name in ("1.weight", "3.weight") for f in seen._kept[name] for side in (f.left, f.right)}
+    assert kinds == {torch.bfloat16 if autocast else torch.float32}
+    whole = sum(seen.gram_by_parameter().values())
+    ones = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    np.testing.assert_allclose(seen.gram_under(ones), whole, rtol=1e-5, atol=1e-6 * whole.max())
+    np.testing.assert_allclose(seen.changes(seen.combination([1.0] * 4)).sum(), whole.sum(), rtol=1e-5)
+
+
 def test_what_was_not_kept_cannot_be_asked_for():
     model, scalars = language_model("gpt2"), responses(2, 8, dtype=torch.float32)
     with Capture(model) as seen:
