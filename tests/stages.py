@@ -44,13 +44,14 @@ SLOWER = ["--ignore=tests/mutation", "--ignore=tests/abuse"]
 class Stage:
     """Commands that are run in turn, the minutes they may take on 2 cores, and what to do when one fails.
 
-    ``packages`` is a folder of packages that these commands alone see.
+    ``packages`` is a folder of packages that these commands alone see; ``keeps_memory``: as `make run` (Makefile).
     """
 
     minutes: float
     commands: list[list[str]]
     advice: str
     packages: str = ""
+    keeps_memory: bool = False
 
 
 # What `make test` runs has 40 minutes in all; on 2 cores that do nothing else it took 32.
@@ -79,6 +80,7 @@ STAGES = {
         13,
         [["pytest", "-q", *AT_ONCE, *NBVAL, *NOTEBOOKS]],
         "a chapter's output is not the stored one: mend the code, or, if the new one is right, run `make run`.",
+        keeps_memory=True,
     ),
     "wilds": Stage(
         5,
@@ -139,6 +141,8 @@ def run(name: str, counts: Counter[str], slow: list[tuple[float, str]]) -> int:
     environment["GENTANGLE_PROFILE"] = "cpu"
     if STAGES[name].packages:
         environment["PYTHONPATH"] = str(ROOT / STAGES[name].packages)
+    if STAGES[name].keeps_memory:
+        environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_ARENA_MAX": "1"}
     for tool, *arguments in STAGES[name].commands:
         # Of two processes each has one core, and threads that wait for one another must not spin. No OMP_THREAD_LIMIT:
         # oneDNN's convolutions leave undone what the threads that they did not get were to do.

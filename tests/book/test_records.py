@@ -29,7 +29,21 @@ def test_records_are_of_the_committed_recipe_and_small(recipe, records):
         for seed, record in zip(recipe.seeds, records[name], strict=True):
             assert record["config"] == rounded(run_config(variant, form, seed))
             assert rows_of(record["rows"], "log")[-1]["step"] == variant.preference.steps
+            assert record["minutes"] > 0
     assert all(path.stat().st_size <= RECORD_LIMIT for path in (ROOT / "results" / recipe.name).glob("*.json"))
+
+
+def test_all_that_a_processor_made_is_made_again_in_a_night():
+    """Two runs at once on two cores, each with its minutes, pauses included."""
+    made = [
+        run
+        for path in RECIPES
+        for runs in load_records(ROOT / "results", load_recipe(ROOT / path)).values()
+        for run in runs
+    ]
+    minutes = [run["minutes"] for run in made if run["provenance"]["device"] == "cpu"]
+    assert len(minutes) > 100
+    assert sum(minutes) / 2 < 12 * 60
 
 
 @pytest.mark.claims(
