@@ -91,8 +91,7 @@ def run_preference(
         recipe: settings; ``recipe.measure`` says what is measured and when.
         form: of :data:`gentangle.alignment.preference.FORMS` or :data:`gentangle.alignment.review_pairs.FORMS`.
         seed: of the order of the data in both stages, and of what the policy writes.
-        run: keeps checkpoints and metrics, so that a killed run goes on where it was. The fine-tuned policy stands
-            beside it, and serves every run of the recipe that begins with it; one process makes it.
+        run: keeps checkpoints and metrics; a killed run goes on. What it fine-tunes stands beside it, for others too.
         stop_after: only the first so many preference steps of the same schedule.
         device: ``cpu`` or ``cuda``.
 
